@@ -1,0 +1,5 @@
+"""The command line: ``dipod COMMAND``."""
+
+from dipod.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,115 @@
+"""``dipod compare``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from dipod import compare, runs
+from dipod.cli.progress import facts
+from dipod.errors import UserError
+from dipod.recipes import load, overlay
+from dipod.report import read_runs, sentence
+from dipod.runs import Interrupted
+
+NAME = "compare"
+HELP = "several algorithms and seeds on one recipe, on one page"
+DESCRIPTION = """Train several algorithms on several seeds from shared base models, in parallel; put them on one page.
+
+  dipod compare sudoku --algorithms fpo,fpo+dipod,spg,spg+dipod --seeds 0,1,2 --out C
+
+Each cell is a run folder OUT/ALGORITHM/seed-S. Started again with the same folder, it goes on where it stopped.
+Settings are flags as in `dipod train`.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command; other flags are settings."""
+    parser.add_argument("recipe", help="a name from `dipod recipes`, or the path of a YAML file")
+    parser.add_argument(
+        "--algorithms", default="fpo,fpo+dipod,spg,spg+dipod", metavar="A,B,...", help="default: %(default)s"
+    )
+    parser.add_argument("--seeds", default="0,1,2", metavar="N,N,...", help="default: %(default)s")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/compare-RECIPE")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Plan, execute, conclude."""
+    console = Console(stderr=arguments.json)
+    config = overlay(load(arguments.recipe), arguments.settings)
+    out: Path = arguments.out or Path("runs") / f"compare-{Path(config.recipe).stem}"
+    algorithms = [name for name in arguments.algorithms.split(",") if name]
+    try:
+        seeds = [int(seed) for seed in arguments.seeds.split(",") if seed]
+    except ValueError as error:
+        raise UserError("seeds", arguments.seeds, "give whole numbers separated by commas") from error
+    started = time.perf_counter()
+    cells = compare.plan(config, algorithms, seeds, out)
+    with _Board(console, cells) as board:
+        try:
+            compare.execute(cells, arguments.jobs, board.show)
+        except KeyboardInterrupt:
+            raise Interrupted("saved; the same command goes on where it stopped") from None
+    result = compare.conclude(cells, out, time.perf_counter() - started)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    text = sentence(read_runs([cell.folder for cell in cells if cell.base is not None]))
+    console.print(f"{text}\nreport: {out / 'report.html'} ({result['seconds']:.0f} s)", highlight=False, soft_wrap=True)
+
+
+class _Board:
+    """A bar for all updates of all cells, one for each running cell, and a line for each that is done."""
+
+    def __init__(self, console: Console, cells: Sequence[compare.Cell]) -> None:
+        self.console, self.cells = console, cells
+        self.progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[facts]}"),
+            console=console,
+            transient=True,
+        )
+        self.bars: dict[str, TaskID] = {}
+        self.looked = 0.0
+
+    def __enter__(self) -> _Board:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def show(self, running: Sequence[compare.Cell]) -> None:
+        """Update the bars, at most once a second."""
+        if time.monotonic() - self.looked < 1.0:
+            return
+        self.looked = time.monotonic()
+        names = {cell.name for cell in running}
+        for cell in running:
+            rows = runs.read_metrics(cell.folder)
+            merged: dict[str, Any] = {}
+            for row in rows:
+                merged |= row
+            total = max(runs.read_config(cell.folder).trainer.steps, 1)
+            if cell.name not in self.bars:
+                self.bars[cell.name] = self.progress.add_task(cell.name, total=total, facts="")
+            self.progress.update(self.bars[cell.name], completed=merged.get("step", 0), facts=facts(merged))
+        for name in list(self.bars):
+            if name not in names:
+                self.progress.remove_task(self.bars.pop(name))
+                cell = next(cell for cell in self.cells if cell.name == name)
+                rows = runs.read_metrics(cell.folder)
+                self.console.print(f"{name:<28} {facts(rows[-1]) if rows else 'failed'}", highlight=False)

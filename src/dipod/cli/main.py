@@ -1,0 +1,101 @@
+"""Parsing, dispatch, and what a user sees when something is wrong: one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from dipod.cli import compare, evaluate, recipes, report, train, two_token
+from dipod.errors import UserError
+from dipod.runs import Interrupted
+
+WIDTH = 110
+
+COMMANDS = (train, compare, evaluate, report, recipes, two_token)
+TAKE_SETTINGS = (train.NAME, compare.NAME, evaluate.NAME)
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+
+
+def _help_formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=WIDTH)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError("command line", self.prog, f"{message}; see `{self.prog} --help`")
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and the parsers of its commands."""
+    parser = _Parser(
+        prog="dipod",
+        description="Post-train diffusion policies by reinforcement learning while their likelihood bound stays tight.",
+        formatter_class=_help_formatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    children: dict[str, argparse.ArgumentParser] = {}
+    for module in COMMANDS:
+        child = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            formatter_class=_help_formatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(child)
+        child.set_defaults(run=module.run)
+        children[module.NAME] = child
+    return parser, children
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 2 a mistake of the user's, 130 interrupted and saved."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser, children = build_parser()
+        settings: dict[str, str] = {}
+        if given and given[0] in TAKE_SETTINGS:
+            given, settings = split_settings(given, children[given[0]])
+        arguments = parser.parse_args(given)
+        arguments.settings = settings
+        run: Callable[[argparse.Namespace], None] = arguments.run
+        run(arguments)
+    except UserError as error:
+        print(f"dipod: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"dipod: {stop or 'interrupted'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def split_settings(given: Sequence[str], command: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:
+    """Take ``--field value`` and ``--field=value`` out of a command line; flags of the command itself stay.
+
+    Returns:
+        The rest for the command's parser, and the settings.
+
+    Raises:
+        UserError: a setting without a value.
+    """
+    own = {option for action in command._actions for option in action.option_strings}
+    rest: list[str] = []
+    settings: dict[str, str] = {}
+    waiting = list(given)
+    while waiting:
+        word = waiting.pop(0)
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag in own:
+            rest.append(word)
+            continue
+        if not equals:
+            if not waiting:
+                raise UserError(flag, "", "a value is missing; settings are written --field value")
+            value = waiting.pop(0)
+        settings[flag[2:].replace("-", "_")] = value
+    return rest, settings

@@ -1,0 +1,69 @@
+"""Live progress of a run on the terminal: a bar, and a line for each evaluation."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from dipod.evaluation import Metrics
+
+
+class Display:
+    """Shows step, reward, solved, gap and the time left; a listener for `dipod.runs.train`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[facts]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self.bars: dict[str, TaskID] = {}
+        self.latest: Metrics = {}
+
+    def __enter__(self) -> Display:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def pretrained(self, step: int, steps: int, elbo: float) -> None:
+        """A step of pre-training is done."""
+        self._advance("base model", step, steps, f"ELBO {elbo:6.2f}")
+
+    def trained(self, metrics: Metrics, steps: int) -> None:
+        """A step of training is done; evaluations also leave a line behind."""
+        self.latest |= metrics
+        self._advance("training", int(metrics["step"]), steps, facts(self.latest))
+        if "gap" in metrics:
+            self.console.print(f"step {metrics['step']:>5}  {facts(self.latest, evaluation=True)}", highlight=False)
+
+    def _advance(self, name: str, step: int, steps: int, text: str) -> None:
+        if name not in self.bars:
+            self.bars = {name: self.progress.add_task(name, total=steps, facts="")}
+        self.progress.update(self.bars[name], completed=step, facts=text)
+
+
+def facts(metrics: Metrics, evaluation: bool = False) -> str:
+    """Metrics in a few words; those not measured are left out."""
+    formats = {
+        "reward": "reward {:.3f}",
+        "solved_sampled": "solved {:.1%}",
+        "solved_greedy": "greedy {:.1%}",
+        "gap": "gap {:.3f} nats",
+        "cosine": "cosine {:.3f}",
+    }
+    words = [text.format(metrics[key]) for key, text in formats.items() if key in metrics]
+    if evaluation and metrics.get("gap_kind") not in (None, "exact"):
+        words.append(f"({str(metrics['gap_kind']).replace('_', ' ')})")
+    return "  ".join(words)

@@ -1,0 +1,100 @@
+"""``dipod train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from dipod import runs
+from dipod.cli.progress import Display, facts
+from dipod.config import RunConfig
+from dipod.errors import UserError
+from dipod.recipes import load, overlay
+from dipod.report import write_report
+from dipod.runs import Interrupted
+
+NAME = "train"
+HELP = "train a recipe, from nothing to a report; or resume a run"
+LATEST = "latest"
+DESCRIPTION = """Train a recipe: make the base model, improve it by reinforcement learning, measure the drift, report.
+
+  dipod train sudoku
+  dipod train sudoku --algorithm fpo --seed 1 --out runs/fpo
+  dipod train sudoku --beta 0.2 --steps 200 --task.blanks 6-10
+  dipod train --resume runs/fpo          (or, for the last run of the default name: dipod train sudoku --resume)
+
+Every setting is a flag, --field value or --group.field value; `dipod recipes --fields` lists them with their meaning.
+Ctrl-C (or SIGTERM) saves the exact state; a resumed run ends with the same parameters as one never interrupted.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command; other flags are settings."""
+    parser.add_argument("recipe", nargs="?", help="a name from `dipod recipes`, or the path of a YAML file")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/RECIPE-ALGORITHM-seedN)")
+    parser.add_argument("--resume", nargs="?", const=LATEST, metavar="RUN", help="go on with a run where it stopped")
+    parser.add_argument("--json", action="store_true", help="print the last metrics as one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Start or resume a run and bring it to its report."""
+    console = Console(stderr=arguments.json)
+    folder = _resumed(arguments) if arguments.resume else _started(arguments)
+    config = runs.read_config(folder)
+    console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", highlight=False)
+    with Display(console) as display:
+        try:
+            runs.train(folder, display)
+        except Interrupted:
+            raise Interrupted(f"saved; go on with `dipod train --resume {folder}`") from None
+    report = write_report([folder], folder)
+    last = runs.read_metrics(folder)[-1]
+    if arguments.json:
+        print(json.dumps({"run": str(folder), "report": str(report), **last}))
+    else:
+        console.print(f"done: {facts(last, evaluation=True)}\nreport: {report}", highlight=False, soft_wrap=True)
+
+
+def _started(arguments: argparse.Namespace) -> Path:
+    if arguments.recipe is None:
+        raise UserError("recipe", None, "name one (`dipod recipes` lists them), or give --resume RUN")
+    config = overlay(load(arguments.recipe), arguments.settings)
+    folder: Path = arguments.out or _default_folders(config)[-1]
+    runs.create(folder, config)
+    return folder
+
+
+def _resumed(arguments: argparse.Namespace) -> Path:
+    if arguments.resume != LATEST:
+        folder = Path(arguments.resume)
+        if arguments.recipe is not None or arguments.out is not None:
+            raise UserError("--resume", arguments.resume, "the run folder says everything; leave out recipe and --out")
+    elif arguments.recipe is None and arguments.out is None:
+        raise UserError("--resume", "", "name the run folder: dipod train --resume RUN")
+    else:
+        started = arguments.out or _last_default_folder(overlay(load(arguments.recipe), arguments.settings))
+        arguments.settings = {} if arguments.out is None else arguments.settings
+        folder = started
+    if arguments.settings:
+        field, value = next(iter(arguments.settings.items()))
+        raise UserError(field, value, "a resumed run keeps the settings in its config.yaml; leave this out")
+    return folder
+
+
+def _default_folders(config: RunConfig) -> list[Path]:
+    """The run folders of the default name that exist, then the first that does not."""
+    name = Path("runs") / f"{Path(config.recipe).stem}-{config.algorithm}-seed{config.seed}"
+    folders = [name]
+    while folders[-1].exists():
+        folders.append(name.with_name(f"{name.name}-{len(folders) + 1}"))
+    return folders
+
+
+def _last_default_folder(config: RunConfig) -> Path:
+    *existing, following = _default_folders(config)
+    if not existing:
+        raise UserError("--resume", str(following), "there is no such run; start it without --resume")
+    return existing[-1]

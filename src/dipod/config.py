@@ -1,0 +1,201 @@
+"""Settings of a run: typed, immutable, checked when made; the same in YAML, on the command line and in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dipod.errors import require
+from dipod.likelihood.evidence import Scheme
+from dipod.policies.sampling import SamplerConfig
+from dipod.tasks.sudoku import SudokuConfig
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with linear warm-up and a linear decay over the last part of the run.
+
+    Attributes:
+        learning_rate: η at its highest.
+        warmup: steps from 0 to η.
+        decay_from: share of the run after which η falls linearly; 1 keeps it constant.
+        final_share: what is left of η after the last step.
+        beta1: AdamW's first decay.
+        beta2: AdamW's second decay.
+        weight_decay: AdamW's.
+        max_grad_norm: the gradient is clipped to this norm.
+    """
+
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    decay_from: float = 0.5
+    final_share: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        rate = self.learning_rate
+        require(rate > 0, "optimiser.learning_rate", rate, "give a positive learning rate")
+        require(self.warmup >= 0, "optimiser.warmup", self.warmup, "give a number of steps of at least 0")
+        for name in ("decay_from", "final_share"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"optimiser.{name}", value, "give a share from 0 to 1")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimiser.{name}", value, "give a number from 0 to below 1")
+        require(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "give a number of at least 0")
+        require(self.max_grad_norm > 0, "optimiser.max_grad_norm", self.max_grad_norm, "give a positive norm")
+
+    def build(self, parameters: Iterable[Tensor], learning_rate: float | None = None) -> torch.optim.AdamW:
+        """An optimiser of these settings, at another learning rate if one is given."""
+        betas = (self.beta1, self.beta2)
+        rate = learning_rate or self.learning_rate
+        return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=self.weight_decay)
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """η of update ``step`` (from 0) in a run of ``steps``."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        done = step / steps
+        fallen = (done - self.decay_from) / (1 - self.decay_from) if done > self.decay_from else 0.0
+        return self.learning_rate * warm * (1 - (1 - self.final_share) * fallen)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """One run of the loop.
+
+    Attributes:
+        steps: policy updates batches, each on fresh rollouts.
+        prompts: observations per step.
+        group_size: rollouts per observation, G.
+        inner_updates: gradient steps on the same rollouts and the same corruption samples.
+        corruption_samples: K masks per rollout.
+        corruption: "independent", "antithetic" or "stratified".
+        scale_advantages: divide advantages by the group's standard deviation.
+        evaluate_every: steps between two evaluations (solved boards, gap, cosine); 0 for the ends only.
+        evaluate_puzzles: held-out puzzles per evaluation.
+        gap_puzzles: of these, how many the gap is measured on.
+        cosine_rollouts: of a step's rollouts, how many the gradient cosine is measured on; 0 leaves it out.
+        exact_tokens: longest completion whose likelihood is computed exactly (2^n forward rows each).
+        save_every: steps between two checkpoints; 0 for the end only.
+    """
+
+    steps: int = 400
+    prompts: int = 32
+    group_size: int = 8
+    inner_updates: int = 1
+    corruption_samples: int = 2
+    corruption: Scheme = "antithetic"
+    scale_advantages: bool = True
+    evaluate_every: int = 50
+    evaluate_puzzles: int = 256
+    gap_puzzles: int = 64
+    cosine_rollouts: int = 16
+    exact_tokens: int = 10
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "inner_updates", "corruption_samples", "evaluate_puzzles", "gap_puzzles"):
+            value = getattr(self, name)
+            require(value >= 1, f"trainer.{name}", value, "give a whole number of at least 1")
+        require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")
+        for name in ("steps", "evaluate_every", "cosine_rollouts", "save_every", "exact_tokens"):
+            value = getattr(self, name)
+            require(value >= 0, f"trainer.{name}", value, "give a whole number of at least 0")
+        odd = self.corruption == "antithetic" and self.corruption_samples % 2 == 1
+        require(not odd, "trainer.corruption_samples", self.corruption_samples, "antithetic pairs need an even number")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The transformer of the embedded recipes.
+
+    Attributes:
+        width: hidden size, a multiple of heads.
+        layers: number of blocks.
+        heads: attention heads.
+    """
+
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the base model is made, by maximising the ELBO on the task's prior (paper eq. 3).
+
+    Attributes:
+        steps: gradient steps.
+        batch: completions per step.
+        learning_rate: of AdamW at its highest; falls to zero along a cosine.
+        warmup: steps from 0 to the learning rate.
+    """
+
+    steps: int = 300
+    batch: int = 128
+    learning_rate: float = 3e-3
+    warmup: int = 40
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            value = getattr(self, name)
+            require(value >= 1, f"pretrain.{name}", value, "give a whole number of at least 1")
+        require(self.warmup >= 0, "pretrain.warmup", self.warmup, "give a number of steps of at least 0")
+        rate = self.learning_rate
+        require(rate > 0, "pretrain.learning_rate", rate, "give a positive learning rate")
+
+
+@dataclass(frozen=True)
+class InterleaveConfig:
+    """Algorithm 1's stages, for algorithms typed as ``base+interleave``.
+
+    Attributes:
+        every: policy updates between two stages.
+        steps: gradient steps a stage at most.
+        tolerance: a stage ends once ten steps gain less than this many nats over the ten before; 0 runs all steps.
+        learning_rate: of the stage's own optimiser.
+    """
+
+    every: int = 10
+    steps: int = 20
+    tolerance: float = 0.0
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on; ``config.yaml`` of a run folder is exactly this.
+
+    Attributes:
+        recipe: the recipe that it started from.
+        algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave".
+        beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``.
+        seed: of the base model, the puzzles, the rollouts and the corruption samples.
+        threads: CPU threads; 0 leaves the choice to torch.
+        base: a folder with a pre-trained base model; empty to pre-train one.
+    """
+
+    recipe: str = "sudoku"
+    algorithm: str = "spg+dipod"
+    beta: float = 0.4
+    seed: int = 0
+    threads: int = 0
+    base: str = ""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    task: SudokuConfig = field(default_factory=SudokuConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    interleave: InterleaveConfig = field(default_factory=InterleaveConfig)
+
+    def __post_init__(self) -> None:
+        require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
+        require(self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
+        require(self.threads >= 0, "threads", self.threads, "give 0 (torch's choice) or a number of threads")

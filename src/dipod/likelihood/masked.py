@@ -1,0 +1,111 @@
+"""Bounds and proxies of log π for masked diffusion: the paper's equations 17 to 21, in order.
+
+A proxy is ``proxy(evidence, advantage) -> [B]``: what stands in for log π(a|o) in the policy gradient. The
+advantage is an argument because SPG chooses its bound by the advantage's sign; the result is not multiplied by it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dipod.errors import require
+from dipod.likelihood.evidence import Evidence, MaskedEvidence, Score, score_in_passes
+
+
+def path_log_weights(
+    score: Score, valid: Tensor, paths: int, generator: torch.Generator, rows_per_pass: int | None = None
+) -> Tensor:
+    """Log importance weights of uniformly random decoding orders, paper eq. 16 for one token a step.
+
+    log w(σ) = Σ_t log p(x_σ(t) | x_σ(1..t-1)). Since E_σ[w] = π(x), their mean is an unbiased ELBO and their
+    log-mean-exp is the importance-weighted bound, ELBO ≤ E[log-mean-exp] ≤ log π.
+
+    Args:
+        score: the model.
+        valid: [B, L] bool.
+        paths: number of orders K' per row; each costs L forward rows.
+        generator: draws the orders.
+        rows_per_pass: forward rows per pass, which bounds the memory; all at once when None.
+
+    Returns:
+        [B, K'] nats.
+    """
+    require(paths >= 1, "paths", paths, "draw at least one decoding order")
+    batch, length = valid.shape
+    noise = torch.rand(batch, paths, length, generator=generator, device=generator.device).to(valid.device)
+    rank = noise.masked_fill(~valid[:, None], torch.inf).argsort(-1).argsort(-1)  # step at which a token is decoded
+    step = torch.arange(length, device=valid.device)[:, None]
+    masked = (rank[:, :, None, :] >= step) & valid[:, None, None, :]  # [B, K', step, L]: masked before that step
+    decoded = (rank[:, :, None, :] == step) & valid[:, None, None, :]
+    rows = torch.arange(batch, device=valid.device).repeat_interleave(paths * length)
+    flat = score_in_passes(score, rows, masked.reshape(-1, length), rows_per_pass)
+    return (flat.reshape(batch, paths, length, length) * decoded).sum((-1, -2))
+
+
+def importance_weighted_bound(log_weights: Tensor) -> Tensor:
+    """Log (1/K') Σ_k w_k: [B, K'] → [B]. In expectation between the ELBO and log π, tighter as K' grows."""
+    return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
+
+
+def path_eubo(log_weights: Tensor, order: float) -> Tensor:
+    """Path-level Rényi EUBO, paper eq. 19, from sampled orders: (1/β) log (1/K') Σ_k w_k^β, [B, K'] → [B].
+
+    The sample mean sits inside the logarithm, so a finite K' underestimates the bound; the exact value, from
+    all orders, is `dipod.likelihood.exact.exact_path_eubo`.
+
+    Raises:
+        UserError: order below 1 (no upper bound there, eq. 17).
+    """
+    require(order >= 1, "order", order, "the Rényi order of an upper bound is at least 1")
+    return importance_weighted_bound(order * log_weights) / order
+
+
+def spg_eubo(evidence: MaskedEvidence, order: float) -> Tensor:
+    """SPG's surrogate of the EUBO, paper eq. 21: (1/β) Σ_i log mean_k[w_k 1{i masked in k} p_k(x_i)^β], [B].
+
+    It factorises over tokens, which the path-level bound (eq. 19) does not. Where every p(x_i | ·) is the same
+    under all masks it equals log π; on a tight model whose tokens depend on each other it does not, and it may
+    lie on either side of log π (tests/likelihood/test_masked.py shows both). Tokens that no sample masks are
+    left out, since their estimate is log 0; antithetic corruption masks every token.
+
+    Raises:
+        UserError: order below 1.
+    """
+    require(order >= 1, "order", order, "the Rényi order of an upper bound is at least 1")
+    masked = evidence.masked
+    terms = evidence.weights.log()[..., None] + order * evidence.token_log_probs
+    log_moment = terms.masked_fill(~masked, -torch.inf)
+    seen = masked.any(-2)
+    safe = torch.where(seen[:, None], log_moment, 0.0)  # keeps the gradient of an unseen token at zero, not NaN
+    per_token = (safe.logsumexp(-2) - math.log(masked.shape[-2])) / order
+    return torch.where(seen, per_token, 0.0).sum(-1)
+
+
+def elbo_proxy(evidence: Evidence, advantage: Tensor) -> Tensor:
+    """FPO's proxy, paper eq. 4: the ELBO whatever the advantage's sign, [B]."""
+    del advantage
+    return evidence.elbo()
+
+
+def sandwich(
+    evidence: MaskedEvidence,
+    advantage: Tensor,
+    order: float = 1.5,
+    eubo_weight: float = 1.0,
+    keep_negative: bool = True,
+) -> Tensor:
+    """SPG's sign-sandwiched proxy, paper eq. 5: the ELBO where A > 0, an upper bound where A < 0, [B].
+
+    For A < 0: ω·EUBO + (1-ω)·ELBO, with ω = ``eubo_weight`` (1: "eubo", 1/2: "mix", 0: "elbo"); zero when
+    ``keep_negative`` is false ("zero": learn from positive advantages only).
+    """
+    lower = evidence.elbo()
+    if not keep_negative:
+        return torch.where(advantage > 0, lower, 0.0)
+    if eubo_weight == 0.0:
+        return lower
+    upper = eubo_weight * spg_eubo(evidence, order) + (1 - eubo_weight) * lower
+    return torch.where(advantage > 0, lower, upper)

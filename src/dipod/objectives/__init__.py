@@ -1,0 +1,1 @@
+"""How the advantage weighs the proxy: surrogates and baselines, as pure functions."""

@@ -1,0 +1,41 @@
+"""Baselines: what is taken from the reward to make the advantage. ``reward`` is [groups, G]; so is the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from dipod.errors import require
+
+Baseline = Callable[[Tensor], Tensor]
+"""``baseline(reward [groups, G]) -> advantage [groups, G]``."""
+
+
+def exact_expectation(reward: Tensor, probabilities: Tensor) -> Tensor:
+    """A(a) = r(a) - Σ_a' π(a') r(a'): the advantage when every action can be enumerated, [..., actions]."""
+    return reward - (probabilities * reward).sum(-1, keepdim=True)
+
+
+def group_mean(reward: Tensor) -> Tensor:
+    """A_i = r_i - mean of the group: GRPO without its division (what d1 and SPG use)."""
+    return reward - reward.mean(-1, keepdim=True)
+
+
+def leave_one_out(reward: Tensor) -> Tensor:
+    """A_i = r_i - mean of the others in the group: unbiased, G/(G-1) times `group_mean`.
+
+    Raises:
+        UserError: groups of one.
+    """
+    size = reward.shape[-1]
+    require(size >= 2, "group_size", size, "leaving one out needs groups of at least two rollouts")
+    return group_mean(reward) * (size / (size - 1))
+
+
+def scale_by_std(advantage: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """A_i / (std of the group + ε), GRPO (paper B.1), with the population standard deviation of the advantages.
+
+    A group whose rewards are all equal has advantages of zero and keeps them.
+    """
+    return advantage / (advantage.std(-1, unbiased=False, keepdim=True) + epsilon)

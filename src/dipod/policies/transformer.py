@@ -1,0 +1,177 @@
+"""A small bidirectional transformer: the masked diffusion language model of the tests and the Sudoku recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dipod.errors import UserError, require
+from dipod.files import write_json
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+EMBEDDING_STD, HEAD_STD = 0.5, 0.02
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a `MaskedTransformer`.
+
+    Attributes:
+        vocab_size: number of token ids, the mask token among them.
+        axes: sizes of the position's axes. One axis, the longest sequence, for text; several for positions on a
+            board, numbered in reading order: (4, 4) gives each of 16 cells the sum of a row's and a column's embedding.
+        width: hidden size, a multiple of ``heads``.
+        layers: number of blocks.
+        heads: attention heads.
+    """
+
+    vocab_size: int
+    axes: tuple[int, ...]
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        sizes = {"vocab_size": self.vocab_size, "width": self.width, "layers": self.layers, "heads": self.heads}
+        for field, value in [*sizes.items(), *(("axes", size) for size in self.axes)]:
+            require(isinstance(value, int) and value >= 1, f"model.{field}", value, "give a whole number of at least 1")
+        require(self.width % self.heads == 0, "model.width", self.width, f"give a multiple of heads ({self.heads})")
+
+
+class Block(nn.Module):
+    """Pre-norm attention and SiLU feed-forward, both residual, without biases."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.RMSNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, hidden: Tensor, attend: Tensor | None, at: Tensor | None = None) -> Tensor:
+        """Hidden [B, T, D] → [B, T, D], or [B, M, D] at positions ``at`` [B, M]; attend [B, 1, 1, T] bool or None."""
+        normed = self.attention_norm(hidden)
+        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        query = self._heads(self.query(normed if at is None else _pick(normed, at)))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        hidden = hidden if at is None else _pick(hidden, at)
+        hidden = hidden + self.out(mixed.transpose(1, 2).flatten(2))
+        grown: Tensor = hidden + self.down(F.silu(self.up(self.feed_forward_norm(hidden))))
+        return grown
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """[B, T, D] to [B, heads, T, D/heads]."""
+        heads: Tensor = projected.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
+
+
+def _pick(hidden: Tensor, at: Tensor) -> Tensor:
+    """Rows of ``hidden`` [B, T, D] at positions ``at`` [B, M]: [B, M, D]."""
+    return hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+class MaskedTransformer(nn.Module):
+    """Bidirectional transformer with learned positions and RMSNorm; padding is never attended to.
+
+    Positions count valid tokens only, so that padding on either side changes no logit of a valid token.
+    """
+
+    def __init__(self, config: TransformerConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocab_size, config.width)
+        self.positions = nn.ModuleList(nn.Embedding(size, config.width) for size in config.axes)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self._initialise(generator)
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        """Set deviations for embeddings and head, 1/√fan-in for matrices, residual branches over √(2·layers)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                continue
+            if name.startswith(("token", "positions")):
+                std = EMBEDDING_STD
+            else:
+                std = HEAD_STD if name == "head.weight" else parameter.shape[1] ** -0.5
+            if name.endswith(("out.weight", "down.weight")):
+                std /= (2 * self.config.layers) ** 0.5
+            parameter.normal_(0.0, std, generator=generator)
+
+    def forward(
+        self,
+        ids: Tensor,
+        valid: Tensor | None = None,
+        at: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of every token, or only where they are asked for.
+
+        Args:
+            ids: [B, T] int64.
+            valid: [B, T] bool, or None when nothing is padding.
+            at: [B, M] int64 places in the sequence whose logits are wanted; all when None.
+            positions: [B, T] int64 for the position embedding; None counts the valid tokens.
+
+        Returns:
+            [B, T, V] or [B, M, V] logits.
+        """
+        attend = None if valid is None else valid[:, None, None, :]
+        if positions is None:
+            count = torch.ones_like(ids) if valid is None else valid
+            positions = (count.cumsum(-1) - 1).clamp_min(0)
+        hidden = self.token(ids) + self._embed(positions)
+        *blocks, last = self.blocks
+        for block in blocks:
+            hidden = block(hidden, attend)
+        hidden = last(hidden, attend, at)  # nothing reads the last block's other positions
+        logits: Tensor = self.head(self.norm(hidden))
+        return logits
+
+    def _embed(self, positions: Tensor) -> Tensor:
+        """Sum over the axes of the embedding of each coordinate: [B, T] → [B, T, D]."""
+        outer, *inner = self.positions
+        total = torch.zeros((), device=positions.device)
+        for embedding, size in zip(reversed(inner), reversed(self.config.axes[1:]), strict=True):
+            total = total + embedding(positions % size)
+            positions = positions // size
+        summed: Tensor = total + outer(positions)
+        return summed
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, which is made if need be."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG_FILE, asdict(self.config))
+        save_file(self.state_dict(), folder / WEIGHTS_FILE)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> MaskedTransformer:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            UserError: files missing or damaged, or weights that do not fit the configuration.
+        """
+        folder = Path(folder)
+        try:
+            settings = json.loads((folder / CONFIG_FILE).read_text())
+            model = cls(TransformerConfig(**{**settings, "axes": tuple(settings["axes"])}))
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError("model", str(folder), f"not a readable checkpoint ({reason})") from error
+        return model

@@ -1,0 +1,145 @@
+"""From YAML and ``--field value`` to a checked `RunConfig`, and back."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from dipod.config import RunConfig
+from dipod.errors import UserError
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting: its dotted path, its type, and its line of documentation."""
+
+    path: str
+    kind: Any
+    about: str
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def summary(name: str) -> str:
+    """The first comment line of a recipe."""
+    return (FOLDER / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
+
+
+def load(name: str) -> RunConfig:
+    """The settings of a recipe, by name or by the path of a YAML file.
+
+    Raises:
+        UserError: no such recipe, a file that is not YAML, or a field or value that is refused.
+    """
+    packaged = FOLDER / f"{name}.yaml"
+    path = packaged if packaged.exists() else Path(name)
+    if not path.is_file():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError("recipe", name, f"{hint}choose one of {', '.join(names())}, or give the path of a YAML file")
+    return read_run_config(path, {"recipe": name})
+
+
+def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> RunConfig:
+    """Read a YAML file of settings (a recipe, or the ``config.yaml`` of a run)."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError("recipe", str(path), f"not a readable YAML file ({reason})") from error
+    if not isinstance(content, dict):
+        raise UserError("recipe", str(path), "give a mapping of settings")
+    flat: dict[str, Any] = dict(extra or {})
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+        else:
+            flat[str(key)] = value
+    return overlay(RunConfig(), flat)
+
+
+def overlay(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """A copy of ``config`` with some settings replaced, all checked.
+
+    Args:
+        config: to start from.
+        settings: values (or their text) by dotted path or by bare name; a bare name means the first field of that
+            name in the order of `fields`.
+
+    Raises:
+        UserError: a field that does not exist or a value that is refused.
+    """
+    known = fields()
+    tree = asdict(config)
+    for name, value in settings.items():
+        field = _find(name, known)
+        *group, leaf = field.path.split(".")
+        (tree[group[0]] if group else tree)[leaf] = _convert(field, value)
+    hints = get_type_hints(RunConfig)
+    return RunConfig(**{key: hints[key](**v) if isinstance(v, dict) else v for key, v in tree.items()})
+
+
+def fields() -> list[Field]:
+    """Every setting in the order in which bare names are looked up: top level first, then group by group."""
+    hints = get_type_hints(RunConfig)
+    groups = [f.name for f in dataclass_fields(RunConfig) if is_dataclass(hints[f.name])]
+    found = [f for f in _fields_of(RunConfig, "") if f.path not in groups]
+    for group in groups:
+        found += _fields_of(hints[group], f"{group}.")
+    return found
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The settings as YAML that `read_run_config` reads back to an equal `RunConfig`."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
+
+
+def _fields_of(cls: Any, prefix: str) -> list[Field]:
+    """The fields of a configuration class with the lines of its docstring's Attributes section."""
+    attributes = (inspect.getdoc(cls) or "").partition("Attributes:")[2]
+    about = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, flags=re.MULTILINE))
+    hints = get_type_hints(cls)
+    return [
+        Field(prefix + f.name, hints[f.name], re.sub(r"\s+", " ", about.get(f.name, ""))) for f in dataclass_fields(cls)
+    ]
+
+
+def _find(name: str, known: list[Field]) -> Field:
+    for field in known:
+        if name in (field.path, field.path.rpartition(".")[2]):
+            return field
+    spellings = [f.path for f in known] + [f.path.rpartition(".")[2] for f in known]
+    close = difflib.get_close_matches(name, spellings, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UserError("field", name, f"{hint}`dipod recipes --fields` lists the settings")
+
+
+def _convert(field: Field, value: Any) -> Any:
+    """``value`` as the field's type; text is read as on the command line, YAML's own types are kept."""
+    kind, text = field.kind, str(value).strip()
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise UserError(field.path, value, f"choose one of {', '.join(get_args(kind))}")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(field.path, value, "give true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError as error:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise UserError(field.path, value, f"give {wanted}") from error

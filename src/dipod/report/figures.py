@@ -1,0 +1,102 @@
+"""Curves: one panel a metric, one colour an algorithm, a thin line for each seed and a thick one for their median."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dipod.report.data import Run, by_algorithm
+
+COLOURS = ("#c2410c", "#0369a1", "#7e22ce", "#15803d", "#be123c", "#0e7490", "#a16207", "#4338ca")
+PANELS = {
+    "reward": ("Reward", "mean reward of the rollouts"),
+    "solved_sampled": ("Solved, sampled", "share of held-out boards"),
+    "solved_greedy": ("Solved, greedy", "share of held-out boards"),
+    "gap": ("Gap, log π − ELBO", "nats, on-policy, held out"),
+    "cosine": ("Proxy against true gradient", "cosine of the angle"),
+    "elbo": ("ELBO of the policy's samples", "nats"),
+    "beta": ("β in force", "advantage units"),
+    "clip_fraction_positive": ("Clipped, A > 0", "share of rollouts"),
+    "clip_fraction_negative": ("Clipped, A < 0", "share of rollouts"),
+    "grad_norm": ("Gradient norm", "before clipping"),
+}
+NOISY = {"reward": 10, "grad_norm": 10}
+"""Metrics of single steps, shown as a running mean over so many."""
+
+
+def curves(found: Sequence[Run]) -> dict[str, Figure]:
+    """A figure for each metric that at least one run measured more than once."""
+    return {key: _panel(key, found) for key in PANELS if any(len(run.curve(key)[0]) > 1 for run in found)}
+
+
+def save(figures: dict[str, Figure], folder: Path) -> None:
+    """Write each figure as ``folder/NAME.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        FigureCanvasAgg(figure)
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an inline SVG element."""
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dipod"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def panel(title: str, label: str) -> tuple[Figure, Axes]:
+    """An empty panel in the house style."""
+    figure = Figure(figsize=(5.0, 3.1), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_ylabel(label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def style(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """Colour of an algorithm, and a dashed line for a bare estimator next to its tightened self."""
+    bare = "+" not in name and any(other.startswith(f"{name}+") for other in names)
+    return {"color": COLOURS[list(names).index(name) % len(COLOURS)], "linestyle": "--" if bare else "-"}
+
+
+def _panel(key: str, found: Sequence[Run]) -> Figure:
+    figure, axes = panel(*PANELS[key])
+    axes.set_xlabel("update", fontsize=9)
+    groups = by_algorithm(found)
+    for name, group in groups.items():
+        look = style(name, list(groups))
+        lines = [_smooth(*run.curve(key), NOISY.get(key, 1)) for run in group]
+        if len(lines) > 1:
+            for steps, values in lines:
+                axes.plot(steps, values, linewidth=0.7, alpha=0.4, **look)
+        common = sorted(set.intersection(*(set(steps) for steps, _ in lines)))
+        at = [dict(zip(steps, values, strict=True)) for steps, values in lines]
+        axes.plot(common, [median(line[s] for line in at) for s in common], linewidth=1.8, label=name, **look)
+    if key in ("solved_sampled", "solved_greedy"):
+        axes.set_ylim(-0.02, 1.02)
+    if key == "cosine":
+        axes.set_ylim(top=1.02)
+    if key == "gap" and len(groups) > 1:
+        axes.set_yscale("symlog", linthresh=0.1)
+    if len(groups) > 1:
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _smooth(steps: list[int], values: list[float], window: int) -> tuple[list[int], list[float]]:
+    """Running mean over the last ``window`` values."""
+    smooth = [sum(values[max(0, i + 1 - window) : i + 1]) / min(window, i + 1) for i in range(len(values))]
+    return steps, smooth

@@ -1,0 +1,189 @@
+"""The commands as a user types them: what they write, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dipod.cli import main
+from dipod.report import read_runs
+from dipod.runs import read_metrics
+from tests.test_trainer import TINY
+
+SETTINGS = [part for key, value in TINY.items() for part in (f"--{key}", str(value))]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail with status 2 and one line on stderr; returns the line."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("dipod: error: ")
+    assert "Traceback" not in captured.err + captured.out
+    return lines[0]
+
+
+def test_train_report_and_eval(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "sudoku", *SETTINGS, "--out", "run", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["step"] == 6
+    page = (here / "run" / "report.html").read_text()
+    assert page.count("<svg") >= 5
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert {"gap.png", "cosine.png", "solved_sampled.png"} <= {p.name for p in (here / "run" / "figures").iterdir()}
+    assert "went from" in page
+    assert main(["eval", "run", "--json"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["gap"] == pytest.approx(result["gap"])
+    assert evaluated["solved_sampled"] == result["solved_sampled"]
+    assert main(["eval", "run/base", "--puzzles", "8", "--task.blanks", "4-5"]) == 0
+    assert "gap" in capsys.readouterr().out
+    assert main(["eval", "--task.blanks=4", "run"]) == 0, "settings may come before the run"
+    assert main(["report", "run", "--out", "elsewhere"]) == 0
+    assert (here / "elsewhere" / "report.html").exists()
+
+
+def test_default_folders_are_numbered_and_resume_takes_the_last(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["train", "sudoku", *SETTINGS]) == 0
+    names = sorted(p.name for p in (here / "runs").iterdir())
+    assert names == ["sudoku-spg+dipod-seed0", "sudoku-spg+dipod-seed0-2"]
+    assert main(["train", "sudoku", "--resume"]) == 0
+    assert "seed0-2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_how_to_go_on(here: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "dipod", "train", "sudoku", *SETTINGS, "--trainer.steps", "2000", "--out", "run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(read_metrics(here / "run")) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip() == "dipod: saved; go on with `dipod train --resume run`"
+    done = len(read_metrics(here / "run"))
+    resumed = subprocess.Popen(
+        [sys.executable, "-m", "dipod", "train", "--resume", "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while len(read_metrics(here / "run")) <= done and time.monotonic() < deadline:
+        time.sleep(0.05)
+    resumed.send_signal(signal.SIGINT)
+    resumed.communicate(timeout=60)
+    steps = [row["step"] for row in read_metrics(here / "run")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) > done
+
+
+def test_compare_shares_bases_and_goes_on_where_it_stopped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "sudoku", "--algorithms", "fpo,fpo+dipod", "--seeds", "0,1", "--jobs", "2", "--out", "C"]
+    assert main([*command, *SETTINGS, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [(c["algorithm"], c["seed"]) for c in result["cells"]] == [
+        ("fpo", 0),
+        ("fpo", 1),
+        ("fpo+dipod", 0),
+        ("fpo+dipod", 1),
+    ]
+    first = {(run.config.algorithm, run.config.seed): run.metrics[0]["gap"] for run in read_runs([here / "C"])}
+    assert first["fpo", 0] == first["fpo+dipod", 0] != first["fpo", 1]
+    assert set(result["medians"]) == {"fpo", "fpo+dipod"}
+    assert "fpo+dipod solves" in (here / "C" / "report.html").read_text()
+
+    stamp = (here / "C" / "fpo" / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
+    latest = here / "C" / "fpo+dipod" / "seed-1" / "checkpoints" / "step-6"
+    os.rename(latest, here / "gone")
+    assert main([*command, *SETTINGS, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["cells"] == result["cells"]
+    assert (here / "C" / "fpo" / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == stamp
+    assert latest.exists()
+    assert "other settings" in refuse(capsys, *command, *SETTINGS, "--learning_rate", "0.5")
+
+
+def test_two_token(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["two-token", "--steps", "3", "--out", "T"]) == 0
+    assert "spg+interleave" in capsys.readouterr().out
+    assert len(json.loads((here / "T" / "two_token.json").read_text())["methods"]["pg"]["gap"]) == 4
+    assert (here / "T" / "two_token.png").stat().st_size > 10_000
+
+
+def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert "sudoku" in capsys.readouterr().out
+    assert main(["recipes", "--fields"]) == 0
+    assert "--trainer.corruption_samples INT" in capsys.readouterr().out
+    assert main(["recipes", "sudoku", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["algorithm"] == "spg+dipod"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["train", "sudok"], "recipe = 'sudok': did you mean sudoku?"),
+        (["train", "sudoku", "--bta", "1"], "field = 'bta': did you mean beta?"),
+        (["train", "sudoku", "--beta", "-1"], "beta = -1.0: give a number of at least 0"),
+        (["train", "sudoku", "--beta"], "--beta = '': a value is missing"),
+        (["train", "sudoku", "--corruption_samples", "0"], "trainer.corruption_samples = 0"),
+        (["train", "sudoku", "--task.blanks", "17"], "task.blanks = '17'"),
+        (["train", "sudoku", "--block_length", "3"], "sampler.block_length = 3: give a divisor"),
+        (["train", "sudoku", "--algorithm", "ppo"], "algorithm = 'ppo': choose a base from fpo, spg"),
+        (["train", "sudoku", "--task.train_csv", "none.csv"], "csv = 'none.csv': not a readable CSV file"),
+        (["train", "sudoku", "--base", "nowhere"], "model = 'nowhere': not a readable checkpoint"),
+        (["train", "sudoku", "--out", "file"], "out = 'file': choose a folder that can be written"),
+        (["train"], "recipe = None: name one"),
+        (["train", "--resume", "nowhere"], "run = 'nowhere': no config.yaml there"),
+        (["train", "sudoku", "--resume"], "there is no such run"),
+        (["train", "--resume", "nowhere", "--beta", "1"], "a resumed run keeps the settings"),
+        (["compare", "sudoku", "--algorithms", "fpo,nope", "--out", "C"], "algorithm = 'nope'"),
+        (["compare", "sudoku", "--seeds", "a", "--out", "C"], "seeds = 'a': give whole numbers"),
+        (["compare", "sudoku", "--seeds", "0,0", "--out", "C"], "seeds = '0,0': name each once"),
+        (["compare", "sudoku", "--jobs", "0", "--out", "C"], "jobs = 0"),
+        (["eval", "nowhere"], "model = 'nowhere': neither a run (config.yaml) nor a model"),
+        (["report", "nowhere"], "run = 'nowhere': no run there"),
+        (["two-token", "--steps", "0"], "steps = 0"),
+        (["two-token", "--colour", "red"], "unrecognized arguments: --colour red"),
+        (["frobnicate"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    (here / "file").write_text("precious")
+    assert complaint in refuse(capsys, *arguments)
+    assert [p.name for p in here.iterdir()] == ["file"]
+    assert (here / "file").read_text() == "precious"
+
+
+def test_help_reads_well(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["--help"],
+        ["train", "--help"],
+        ["compare", "--help"],
+        ["eval", "--help"],
+        ["two-token", "--help"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        assert text.startswith("usage: dipod")
+        assert max(map(len, text.splitlines())) <= 120

@@ -1,0 +1,116 @@
+"""The bounds of the paper's equations 16 to 21 and the proxies made of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dipod.errors import UserError
+from dipod.likelihood.evidence import MaskedEvidence, sample_corruption
+from dipod.likelihood.exact import all_corruptions, exact_likelihood, exact_path_eubo, exact_table
+from dipod.likelihood.masked import (
+    elbo_proxy,
+    importance_weighted_bound,
+    path_eubo,
+    path_log_weights,
+    sandwich,
+    spg_eubo,
+)
+from dipod.policies.tokens import Tokens
+from tests.conftest import build_policy, every_completion, prompts
+
+
+def two_token_evidence(first: tuple[float, float], second: tuple[float, float]) -> MaskedEvidence:
+    """One completion of two tokens: (p given nothing, p given the other) for each token."""
+    table = torch.tensor([[[first[1], 1.0], [1.0, second[1]], [first[0], second[0]]]], dtype=torch.float64).log()
+    corruption = all_corruptions(2, 1)
+    return MaskedEvidence(table, corruption.masked, corruption.weights)
+
+
+def test_path_weights_average_to_the_likelihood(generator: torch.Generator) -> None:
+    policy = build_policy(4)
+    valid = torch.arange(4) < torch.tensor([4, 2])[:, None]
+    action = Tokens(every_completion(4)[[5, 60]], valid)
+    score = policy.score(prompts(2), action)
+    with torch.no_grad():
+        weights = path_log_weights(score, valid, 3000, generator, rows_per_pass=5000)
+        exact = exact_likelihood(score, valid)
+        upper = exact_path_eubo(score, valid, 1.5)
+    error = weights.exp().std(-1) / 3000**0.5
+    assert ((weights.exp().mean(-1) - exact.log_prob.exp()).abs() <= 4 * error + 1e-9).all()
+    error = weights.std(-1) / 3000**0.5
+    assert ((weights.mean(-1) - exact.elbo).abs() <= 4 * error + 1e-9).all()
+    torch.testing.assert_close(path_eubo(weights, 1.5), upper, atol=0.02, rtol=0.0)
+
+
+def test_importance_weighted_bound_lies_between_elbo_and_log_prob(generator: torch.Generator) -> None:
+    policy = build_policy(5)
+    action = Tokens.full(every_completion(5)[[100]])
+    score = policy.score(prompts(1), action)
+    with torch.no_grad():
+        exact = exact_likelihood(score, action.valid)
+        weights = path_log_weights(score, action.valid, 4000, generator)[0]
+    means = [importance_weighted_bound(weights.reshape(-1, k)).mean() for k in (1, 4, 40)]
+    assert exact.gap[0] > 0.1
+    assert exact.elbo[0] - 0.05 < means[0] < means[1] < means[2] < exact.log_prob[0] + 0.01
+
+
+def test_spg_eubo_formula_on_two_tokens() -> None:
+    """Eq. 21 by hand: each token is masked alone and with the other half of the time."""
+    value = spg_eubo(two_token_evidence((0.3, 0.6), (0.5, 0.2)), 1.5)
+    by_hand = sum(
+        torch.tensor(0.5 * alone**1.5 + 0.5 * known**1.5).log() / 1.5 for alone, known in ((0.3, 0.6), (0.5, 0.2))
+    )
+    assert float(value[0]) == pytest.approx(float(by_hand), abs=1e-6)
+
+
+def test_spg_eubo_is_exact_where_the_tokens_are_independent() -> None:
+    evidence = two_token_evidence((0.3, 0.3), (0.5, 0.5))
+    assert float(spg_eubo(evidence, 1.5)) == pytest.approx(float(torch.tensor(0.15).log()), abs=1e-6)
+
+
+def test_spg_eubo_never_falls_below_the_elbo() -> None:
+    completions = every_completion(4)
+    score = build_policy(4).score(prompts(len(completions)), Tokens.full(completions))
+    table = exact_table(score, torch.ones_like(completions, dtype=torch.bool))
+    corruption = all_corruptions(4, len(completions))
+    evidence = MaskedEvidence(table, corruption.masked, corruption.weights)
+    assert (spg_eubo(evidence, 1.0) >= evidence.elbo()).all()
+    assert (spg_eubo(evidence, 2.0) >= spg_eubo(evidence, 1.0)).all()
+
+
+def test_spg_eubo_need_not_bound_the_likelihood() -> None:
+    """Orders that disagree (one confident path): log π = log(½·0.81 + ½·0.01), the surrogate stays below it."""
+    evidence = two_token_evidence((0.9, 0.1), (0.1, 0.9))
+    log_prob = torch.tensor(0.5 * 0.9 * 0.9 + 0.5 * 0.1 * 0.1).log()
+    assert float(spg_eubo(evidence, 1.5)) < float(log_prob)
+
+
+def test_unseen_tokens_are_left_out_without_nan() -> None:
+    logits = torch.zeros(1, 1, 3, requires_grad=True)
+    masked = torch.tensor([[[True, False, True]]])
+    evidence = MaskedEvidence(torch.where(masked, logits - 1.0, 0.0), masked, torch.full((1, 1), 1.5))
+    value = spg_eubo(evidence, 1.5)
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[[1.0, 0.0, 1.0]]]
+
+
+def test_sandwich_takes_its_bound_by_the_sign_of_the_advantage(generator: torch.Generator) -> None:
+    action = Tokens.full(every_completion(4)[:3])
+    evidence = build_policy(4).evidence(prompts(3), action, sample_corruption(action.valid, 2, generator))
+    advantage = torch.tensor([1.0, -1.0, 2.0])
+    lower, upper = evidence.elbo(), spg_eubo(evidence, 1.5)
+    torch.testing.assert_close(sandwich(evidence, advantage), torch.where(advantage > 0, lower, upper))
+    mixed = sandwich(evidence, advantage, eubo_weight=0.25)
+    torch.testing.assert_close(mixed[1], 0.25 * upper[1] + 0.75 * lower[1])
+    torch.testing.assert_close(sandwich(evidence, advantage, eubo_weight=0.0), elbo_proxy(evidence, advantage))
+    assert sandwich(evidence, advantage, keep_negative=False)[1] == 0
+
+
+def test_orders_below_one_are_refused() -> None:
+    with pytest.raises(UserError, match=r"order = 0\.5"):
+        spg_eubo(two_token_evidence((0.3, 0.3), (0.5, 0.5)), 0.5)
+    with pytest.raises(UserError, match=r"order = 0\.5"):
+        path_eubo(torch.zeros(1, 2), 0.5)

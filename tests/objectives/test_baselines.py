@@ -1,0 +1,34 @@
+"""Baselines against their definitions, and the law that an exact baseline leaves no mean."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dipod.errors import UserError
+from dipod.objectives.baselines import exact_expectation, group_mean, leave_one_out, scale_by_std
+
+
+def test_exact_expectation_has_mean_zero_under_the_policy() -> None:
+    reward = torch.tensor([0.8, 1.0, 0.7, 1.0])
+    policy = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    advantage = exact_expectation(reward, policy)
+    assert float(policy @ advantage) == pytest.approx(0.0, abs=1e-7)
+    torch.testing.assert_close(reward - advantage, torch.full((4,), 0.89))
+
+
+def test_group_mean_and_leave_one_out_by_hand() -> None:
+    reward = torch.tensor([[1.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
+    torch.testing.assert_close(group_mean(reward), torch.tensor([[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(leave_one_out(reward)[0], torch.tensor([0.75, -0.75, 0.0]))
+
+
+def test_scaled_advantages_have_unit_spread_and_keep_empty_groups_at_zero() -> None:
+    advantage = scale_by_std(group_mean(torch.tensor([[1.0, 0.0, 0.5, 0.1], [0.2, 0.2, 0.2, 0.2]])))
+    assert float(advantage[0].std(unbiased=False)) == pytest.approx(1.0, abs=1e-3)
+    assert advantage[1].tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_leaving_one_out_of_one_is_refused() -> None:
+    with pytest.raises(UserError, match="group_size = 1"):
+        leave_one_out(torch.zeros(3, 1))

@@ -1,0 +1,112 @@
+"""Settings: read, overlaid, written back, and refused with the field, the value and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dipod.algorithms import ALGORITHMS
+from dipod.config import OptimiserConfig, RunConfig
+from dipod.errors import UserError
+from dipod.recipes import check, fields, load, names, overlay, parse_algorithm, read_run_config, to_yaml
+from dipod.tightening import Interleave, Off, Regularise
+
+
+def test_every_recipe_loads_and_goes_together() -> None:
+    assert "sudoku" in names()
+    for name in names():
+        check(load(name))
+
+
+def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
+    config = overlay(load("sudoku"), {"beta": "0.25", "task.blanks": "6-10", "scale_advantages": "false"})
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_run_config(tmp_path / "config.yaml") == config
+
+
+def test_text_and_values_mean_the_same() -> None:
+    typed = overlay(
+        RunConfig(), {"trainer.steps": 7, "optimiser.learning_rate": 1e-4, "trainer.scale_advantages": False}
+    )
+    text = overlay(RunConfig(), {"steps": "7", "optimiser.learning_rate": "1e-4", "scale_advantages": "False"})
+    assert typed == text
+    assert typed.trainer.steps == 7
+
+
+def test_bare_names_mean_the_first_field_of_that_name() -> None:
+    changed = overlay(RunConfig(), {"steps": 3, "learning_rate": 0.5})
+    assert (changed.trainer.steps, changed.pretrain.steps) == (3, RunConfig().pretrain.steps)
+    assert changed.optimiser.learning_rate == 0.5
+
+
+def test_every_field_is_documented() -> None:
+    assert [field.path for field in fields() if not field.about] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"bta": 1}, "field = 'bta': did you mean beta?"),
+        ({"trainer.stps": 1}, "did you mean trainer.steps?"),
+        ({"beta": -1}, "beta = -1.0: give a number of at least 0"),
+        ({"beta": "much"}, "beta = 'much': give a number"),
+        ({"corruption_samples": 0}, "trainer.corruption_samples = 0"),
+        ({"corruption_samples": 3}, "trainer.corruption_samples = 3: antithetic pairs need an even number"),
+        ({"trainer.corruption": "all"}, "choose one of independent, antithetic, stratified"),
+        ({"steps": "1.5"}, "trainer.steps = '1.5': give a whole number"),
+        ({"group_size": 1}, "trainer.group_size = 1"),
+        ({"task.blanks": 17}, "task.blanks = '17'"),
+        ({"task.format": "cells"}, "task.format = 'cells': choose one of blanks, grid"),
+        ({"optimiser.learning_rate": 0}, "optimiser.learning_rate = 0.0"),
+        ({"scale_advantages": "maybe"}, "give true or false"),
+        ({"interleave.every": 0}, "interleave.every = 0"),
+    ],
+)
+def test_refusals_name_field_value_and_mend(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(overlay(overlay(RunConfig(), {"algorithm": "fpo+interleave"}), settings))
+    assert complaint in str(caught.value)
+
+
+def test_sampler_must_fit_the_task() -> None:
+    with pytest.raises(UserError, match=r"sampler\.block_length = 3: give a divisor of the completion length \(8\)"):
+        check(overlay(RunConfig(), {"sampler.block_length": 3}))
+
+
+@pytest.mark.parametrize("name", ["sudok", "nothing", "recipes/missing.yaml"])
+def test_unknown_recipes_are_named(name: str) -> None:
+    with pytest.raises(UserError, match="recipe = "):
+        load(name)
+
+
+@pytest.mark.parametrize("text", ["a: [", "just words", "nonsense: 3", "task: {blanks: 99}"])
+def test_bad_recipe_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError):
+        load(str(path))
+
+
+def test_algorithms_are_read_with_their_tightening() -> None:
+    config = overlay(RunConfig(), {"beta": 0.3, "interleave.every": 5, "interleave.tolerance": 0.01})
+    assert parse_algorithm("fpo", config) == (ALGORITHMS["fpo"], Off())
+    assert parse_algorithm("spg+dipod", config) == (ALGORITHMS["spg"], Regularise(0.3))
+    _, tightening = parse_algorithm("spg-zero+interleave", config)
+    assert isinstance(tightening, Interleave)
+    assert (tightening.every, tightening.distillation.tolerance) == (5, 0.01)
+
+
+@pytest.mark.parametrize("text", ["ppo", "", "fpo+", "fpo+magic", "fpo+dipod+dipod"])
+def test_unknown_algorithms_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="algorithm = "):
+        parse_algorithm(text, RunConfig())
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    config = OptimiserConfig(learning_rate=1.0, warmup=10, decay_from=0.5, final_share=0.2)
+    rates = [config.rate_at(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:51] == [1.0] * 42
+    assert rates[75] == pytest.approx(0.6)
+    assert rates[99] == pytest.approx(0.2, abs=0.02)

@@ -1,0 +1,69 @@
+"""What each tightening answers, and the stage of self-distillation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dipod.errors import UserError
+from dipod.tightening import Distillation, Interleave, Off, Regularise, distil
+
+
+def test_off_does_nothing() -> None:
+    assert Off().next_beta(None, None) == 0
+    assert all(Off().distillation_before(step) is None for step in range(3))
+
+
+def test_regularise_keeps_beta_whatever_the_gap() -> None:
+    tightening = Regularise(0.2)
+    assert [tightening.next_beta(None, None), tightening.next_beta(0.2, 9.0)] == [0.2, 0.2]
+    assert tightening.distillation_before(0) is None
+
+
+def test_interleave_has_a_stage_before_every_n_updates() -> None:
+    stage = Distillation(steps=3)
+    tightening = Interleave(every=4, distillation=stage)
+    due = [tightening.distillation_before(step) for step in range(9)]
+    assert [step for step, d in enumerate(due) if d is stage] == [0, 4, 8]
+    assert tightening.next_beta(None, 1.0) == 0
+
+
+@pytest.mark.parametrize("beta", [-0.1, float("nan")])
+def test_impossible_beta_is_refused(beta: float) -> None:
+    with pytest.raises(UserError, match="beta"):
+        Regularise(beta)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"tolerance": -1.0}, {"learning_rate": 0.0}])
+def test_impossible_stages_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=f"interleave.{next(iter(settings))}"):
+        Distillation(**settings)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"interleave\.every = 0"):
+        Interleave(every=0)
+
+
+def stage(distillation: Distillation, max_grad_norm: float = float("inf")) -> tuple[list[float], float]:
+    """Maximise -x² from x = 1; returns the history and the final x."""
+    x = torch.ones(1, requires_grad=True)
+    optimiser = torch.optim.SGD([x], lr=distillation.learning_rate)
+    history = distil(lambda: -x.square().sum(), [x], optimiser, distillation, max_grad_norm)
+    return history, float(x.detach())
+
+
+def test_a_stage_ascends_for_its_number_of_steps() -> None:
+    history, x = stage(Distillation(steps=5, learning_rate=0.25))
+    assert len(history) == 5
+    assert history == sorted(history)
+    assert x == pytest.approx(0.5**5)
+
+
+def test_a_stage_ends_early_once_the_gain_falls_below_the_tolerance() -> None:
+    history, _ = stage(Distillation(steps=500, tolerance=1e-3, learning_rate=0.1))
+    assert 20 <= len(history) < 60
+    gain = (sum(history[-10:]) - sum(history[-20:-10])) / 10
+    assert gain < 1e-3
+
+
+def test_a_stage_clips_the_gradient() -> None:
+    _, x = stage(Distillation(steps=1, learning_rate=1.0), max_grad_norm=0.5)
+    assert x == pytest.approx(0.5)
