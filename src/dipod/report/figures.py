@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dipod.report.data import Run, by_algorithm
@@ -34,14 +33,28 @@ NOISY = {"reward": 10, "grad_norm": 10}
 
 def curves(found: Sequence[Run]) -> dict[str, Figure]:
     """A figure for each metric that at least one run measured more than once."""
-    return {key: _panel(key, found) for key in PANELS if any(len(run.curve(key)[0]) > 1 for run in found)}
+    figures: dict[str, Figure] = {}
+    for key in _measured(found, PANELS):
+        figure = Figure(figsize=(5.0, 3.1), layout="constrained")
+        _draw(figure.add_subplot(), key, found)
+        figures[key] = figure
+    return figures
 
 
-def save(figures: dict[str, Figure], folder: Path) -> None:
+def overview(found: Sequence[Run]) -> Figure:
+    """Solved boards, the gap and the cosine side by side: what a comparison comes to."""
+    keys = _measured(found, ("solved_sampled", "solved_greedy", "gap", "cosine"))
+    figure = Figure(figsize=(4.0 * len(keys), 3.3), layout="constrained")
+    for i, key in enumerate(keys):
+        axes = figure.add_subplot(1, len(keys), i + 1)
+        _draw(axes, key, found, legend=i == 0)
+    return figure
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> None:
     """Write each figure as ``folder/NAME.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        FigureCanvasAgg(figure)
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
@@ -53,32 +66,36 @@ def svg(figure: Figure) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def panel(title: str, label: str) -> tuple[Figure, Axes]:
-    """An empty panel in the house style."""
-    figure = Figure(figsize=(5.0, 3.1), layout="constrained")
-    axes = figure.add_subplot()
+def dress(axes: Axes, title: str, label: str) -> None:
+    """The house style of a panel."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_ylabel(label, fontsize=9)
+    axes.set_xlabel("update", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    return figure, axes
 
 
-def style(name: str, names: Sequence[str]) -> dict[str, Any]:
+def _measured(found: Sequence[Run], keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if any(len(run.curve(key)[0]) > 1 for run in found)]
+
+
+def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
     """Colour of an algorithm, and a dashed line for a bare estimator next to its tightened self."""
     bare = "+" not in name and any(other.startswith(f"{name}+") for other in names)
     return {"color": COLOURS[list(names).index(name) % len(COLOURS)], "linestyle": "--" if bare else "-"}
 
 
-def _panel(key: str, found: Sequence[Run]) -> Figure:
-    figure, axes = panel(*PANELS[key])
-    axes.set_xlabel("update", fontsize=9)
+def _draw(axes: Axes, key: str, found: Sequence[Run], legend: bool = True) -> None:
+    """One metric of all runs."""
+    dress(axes, *PANELS[key])
     groups = by_algorithm(found)
     for name, group in groups.items():
-        look = style(name, list(groups))
-        lines = [_smooth(*run.curve(key), NOISY.get(key, 1)) for run in group]
+        look = _style(name, list(groups))
+        lines = [_smooth(*run.curve(key), NOISY.get(key, 1)) for run in group if run.curve(key)[0]]
+        if not lines:
+            continue
         if len(lines) > 1:
             for steps, values in lines:
                 axes.plot(steps, values, linewidth=0.7, alpha=0.4, **look)
@@ -91,9 +108,9 @@ def _panel(key: str, found: Sequence[Run]) -> Figure:
         axes.set_ylim(top=1.02)
     if key == "gap" and len(groups) > 1:
         axes.set_yscale("symlog", linthresh=0.1)
-    if len(groups) > 1:
+        axes.set_ylim(bottom=0)
+    if legend and len(groups) > 1:
         axes.legend(fontsize=8, frameon=False)
-    return figure
 
 
 def _smooth(steps: list[int], values: list[float], window: int) -> tuple[list[int], list[float]]:

@@ -11,7 +11,7 @@ from typing import Any
 from dipod.files import make_folder, write_text
 from dipod.recipes import to_yaml
 from dipod.report.data import Run, by_algorithm, middle, read_runs, sentence
-from dipod.report.figures import curves, save, svg
+from dipod.report.figures import curves, overview, save, svg
 
 COLUMNS = {
     "solved_sampled": ("solved, sampled", "{:.1%}"),
@@ -58,7 +58,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     found = read_runs(folders)
     make_folder(out)
     figures = curves(found)
-    save(figures, out / "figures")
+    save({**figures, "overview": overview(found)}, out / "figures")
     title = " · ".join(by_algorithm(found)) + f" on {found[0].config.recipe}"
     sections = [
         f"<h1>{escape(title)}</h1>",

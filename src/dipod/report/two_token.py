@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dipod.report.figures import COLOURS
+from dipod.report.figures import COLOURS, dress
 from dipod.two_token import History
 
 PANELS = (
@@ -28,12 +28,7 @@ def write_figure(histories: Mapping[str, History], out: Path) -> Path:
             dashes = {"": "-", "dipod": "--", "interleave": ":"}.get(suffix, "-.")
             colour = "#1c1917" if base == "pg" else COLOURS[bases.index(base) - 1]
             axes.plot(getattr(history, key), dashes, color=colour, linewidth=1.7, label=name)
-        axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-        axes.set_xlabel("update", fontsize=9)
-        axes.set_ylabel(label, fontsize=9)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        dress(axes, title, label)
     figure.axes[0].legend(fontsize=8, frameon=False)
     path = out / "two_token.png"
     figure.savefig(path, dpi=150)
