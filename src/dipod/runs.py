@@ -163,7 +163,7 @@ def improve(
             file.write(json.dumps(metrics) + "\n")
             file.flush()
             listener.trained(metrics, config.trainer.steps)
-            if stop or trainer.due(config.trainer.save_every):
+            if stop or trainer.due(config.trainer.save_every, state.step):
                 save()
             if stop and state.step < config.trainer.steps:
                 raise Interrupted

@@ -87,19 +87,19 @@ class Trainer:
 
     def run(self) -> Iterator[Metrics]:
         """Train from the current state to the last step, yielding one object of metrics a step (step 0: the base)."""
-        if self.state.step == 0:
+        if self.state.gap is None:
             yield {"step": 0, **self.evaluate()}
         while self.state.step < self.config.steps:
             started = time.perf_counter()
             metrics = self.train_step()
             self.state.step += 1
-            if self.due(self.config.evaluate_every):
+            if self.due(self.config.evaluate_every, self.state.step):
                 metrics |= self.evaluate()
             yield {"step": self.state.step, **metrics, "seconds": time.perf_counter() - started}
 
-    def due(self, every: int) -> bool:
-        """Whether something done every so many steps (0: only at the end) falls on the current step."""
-        return self.state.step == self.config.steps or (every > 0 and self.state.step % every == 0)
+    def due(self, every: int, step: int) -> bool:
+        """Whether something done every so many steps (0: only at the end) falls on ``step``."""
+        return step == self.config.steps or (every > 0 and step % every == 0)
 
     def train_step(self) -> Metrics:
         """Self-distillation if a stage is due, rollouts, and the update on them (one pass of the docstring's loop)."""
@@ -112,7 +112,8 @@ class Trainer:
         state.beta = self.tightening.next_beta(state.beta, state.gap)
         rollouts = self.collect()
         metrics["reward"] = float(rollouts.reward.mean())
-        if self.config.cosine_rollouts and (self.due(self.config.evaluate_every) or state.step == 0):
+        measured = state.step == 0 or self.due(self.config.evaluate_every, state.step + 1)
+        if measured and self.config.cosine_rollouts:
             metrics |= self.cosine(rollouts)
         return metrics | self.update(rollouts, state.beta)
 

@@ -10,6 +10,7 @@ from dipod.likelihood.evidence import sample_corruption
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
 from dipod.policies.tokens import Tokens
+from dipod.policies.transformer import EncodedPrompts, MaskedTransformer
 from tests.conftest import blank, build_policy, every_completion, prompts
 
 
@@ -50,6 +51,26 @@ def test_prompt_and_completion_padding_change_nothing(generator: torch.Generator
     wide = torch.cat([corruption.masked, torch.zeros(2, 4, 2, dtype=torch.bool)], -1)
     padded = policy.evidence(left, padded_action, type(corruption)(wide, corruption.weights)).elbo()
     torch.testing.assert_close(padded, alone)
+
+
+def test_equal_prompts_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = build_policy(3)
+    action = Tokens.full(every_completion(3)[:4])
+    observation = Tokens.full(torch.tensor([[0, 1], [2, 2], [0, 1], [2, 2]]))
+    masked = torch.ones_like(action.valid)
+    rows = [slice(r, r + 1) for r in range(4)]
+    expected = torch.cat([policy.completion_logits(observation[r], action[r], masked[r], None) for r in rows])
+    network, sizes = policy.network, []
+    assert isinstance(network, MaskedTransformer)
+    encode = network.encode
+
+    def counting(prompts: Tokens) -> EncodedPrompts:
+        sizes.append(len(prompts))
+        return encode(prompts)
+
+    monkeypatch.setattr(network, "encode", counting)
+    torch.testing.assert_close(policy.completion_logits(observation, action, masked, None), expected)
+    assert sizes == [2]
 
 
 def test_padding_gives_no_gradient_that_is_not_a_number(generator: torch.Generator) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,17 @@ from dipod.policies.tokens import Tokens
 
 
 class MaskedModel(Protocol):
-    """A bidirectional network that predicts tokens: what `MaskedPolicy` wraps."""
+    """A network that predicts masked tokens in two parts, so that what depends on the prompt alone is done once."""
 
-    def __call__(
-        self,
-        ids: Tensor,
-        valid: Tensor | None = None,
-        at: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Ids [B, T], valid [B, T] bool or None, at [B, M] or None → logits [B, T or M, V]."""
+    def encode(self, prompts: Tokens) -> Any:
+        """What completions need of prompts [P, S]; for a network that cannot split, the prompts themselves."""
+        ...
+
+    def __call__(self, tokens: Tokens, at: Tensor | None, prompts: Any, owner: Tensor) -> Tensor:
+        """Logits [B, M or T, V] of completions [B, T] at places ``at`` [B, M] (all when None).
+
+        ``prompts`` is what `encode` returned; ``owner`` [B] says which of them each completion belongs to.
+        """
         ...
 
 
@@ -52,9 +54,11 @@ class MaskedPolicy:
             config: how to decode.
             generator: source of randomness.
         """
+        with torch.inference_mode():
+            encoded, owner = self._encode(observation)
 
         def logits(masked: Tensor, completion: Tensor, at: Tensor | None) -> Tensor:
-            return self.completion_logits(observation, blank.with_ids(completion), masked, at)
+            return self._logits(blank.with_ids(completion), masked, at, encoded, owner)
 
         training = self.network.training
         self.network.eval()
@@ -67,12 +71,21 @@ class MaskedPolicy:
 
     def completion_logits(self, observation: Tokens, action: Tokens, masked: Tensor, at: Tensor | None) -> Tensor:
         """Logits [B, M or L, V] at completion places ``at`` [B, M] (all when None), ``masked`` [B, L] hidden."""
-        prompt, length = observation.ids.shape[1], action.ids.shape[1]
-        whole = observation.join(action.with_ids(action.ids.masked_fill(masked, self.mask_id)))
-        if at is None:
-            at = torch.arange(length, device=whole.ids.device).expand(len(whole), -1)
-        valid = None if bool(whole.valid.all()) else whole.valid
-        logits: Tensor = self.network(whole.ids, valid, at + prompt, whole.positions)
+        return self._logits(action, masked, at, *self._encode(observation))
+
+    def _encode(self, observation: Tokens) -> tuple[Any, Tensor]:
+        """The different prompts of a batch, encoded, and which of them each row has."""
+        places = [] if observation.positions is None else [observation.positions]
+        key = torch.cat([observation.ids, observation.valid.long(), *places], 1)
+        different, owner = key.unique(dim=0, return_inverse=True)
+        first = torch.full((len(different),), len(owner), device=owner.device)
+        first = first.scatter_reduce(0, owner, torch.arange(len(owner), device=owner.device), "amin")
+        encode: Callable[[Tokens], Any] = self.network.encode  # type: ignore[assignment]
+        return encode(observation[first]), owner
+
+    def _logits(self, action: Tokens, masked: Tensor, at: Tensor | None, encoded: Any, owner: Tensor) -> Tensor:
+        tokens = action.with_ids(action.ids.masked_fill(masked, self.mask_id))
+        logits: Tensor = self.network(tokens, at, encoded, owner)
         barred = torch.tensor([self.mask_id, *self.barred], device=logits.device)
         return logits.index_fill(-1, barred, -torch.inf)
 

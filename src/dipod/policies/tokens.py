@@ -37,10 +37,3 @@ class Tokens:
     def with_ids(self, ids: Tensor) -> Tokens:
         """The same places with other tokens."""
         return Tokens(ids, self.valid, self.positions)
-
-    def join(self, other: Tokens) -> Tokens:
-        """These sequences followed by others; positions are kept only where both have them."""
-        ids, valid = torch.cat([self.ids, other.ids], 1), torch.cat([self.valid, other.valid], 1)
-        if self.positions is None or other.positions is None:
-            return Tokens(ids, valid)
-        return Tokens(ids, valid, torch.cat([self.positions, other.positions], 1))

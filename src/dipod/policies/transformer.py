@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dipod.errors import UserError, require
 from dipod.files import write_json
+from dipod.policies.tokens import Tokens
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -46,6 +47,23 @@ class TransformerConfig:
         require(self.width % self.heads == 0, "model.width", self.width, f"give a multiple of heads ({self.heads})")
 
 
+Memory = tuple[Tensor, Tensor]
+"""Keys and values of some tokens in one block."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """What a `MaskedTransformer` keeps of P prompts.
+
+    Attributes:
+        memories: one for each block, [P, heads, S, D/heads].
+        valid: [P, S] bool.
+    """
+
+    memories: tuple[Memory, ...]
+    valid: Tensor
+
+
 class Block(nn.Module):
     """Pre-norm attention and SiLU feed-forward, both residual, without biases."""
 
@@ -60,10 +78,24 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, hidden: Tensor, attend: Tensor | None, at: Tensor | None = None) -> Tensor:
-        """Hidden [B, T, D] → [B, T, D], or [B, M, D] at positions ``at`` [B, M]; attend [B, 1, 1, T] bool or None."""
+    def forward(
+        self, hidden: Tensor, attend: Tensor | None, at: Tensor | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            hidden: [B, T, D].
+            attend: [B, 1, 1, S + T] bool, what may be attended to; None for everything.
+            at: [B, M] the places whose result is wanted; all when None.
+            memory: keys and values of S earlier tokens, [B, heads, S, D/heads] each.
+
+        Returns:
+            [B, T, D] or [B, M, D].
+        """
         normed = self.attention_norm(hidden)
-        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        key, value = self._key_value(normed)
+        if memory is not None:
+            key, value = torch.cat([memory[0], key], 2), torch.cat([memory[1], value], 2)
         query = self._heads(self.query(normed if at is None else _pick(normed, at)))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
         hidden = hidden if at is None else _pick(hidden, at)
@@ -71,10 +103,23 @@ class Block(nn.Module):
         grown: Tensor = hidden + self.down(F.silu(self.up(self.feed_forward_norm(hidden))))
         return grown
 
+    def remember(self, hidden: Tensor) -> Memory:
+        """Keys and values of tokens: [B, T, D] to two of [B, heads, T, D/heads]."""
+        return self._key_value(self.attention_norm(hidden))
+
+    def _key_value(self, normed: Tensor) -> Memory:
+        key, value = self.key_value(normed).chunk(2, dim=-1)
+        return self._heads(key), self._heads(value)
+
     def _heads(self, projected: Tensor) -> Tensor:
         """[B, T, D] to [B, heads, T, D/heads]."""
         heads: Tensor = projected.unflatten(-1, (self.heads, -1))
         return heads.transpose(1, 2)
+
+
+def _attend(valid: Tensor) -> Tensor | None:
+    """[B, S] bool as an attention mask, [B, 1, 1, S]; None when nothing is padding, which is faster."""
+    return None if bool(valid.all()) else valid[:, None, None, :]
 
 
 def _pick(hidden: Tensor, at: Tensor) -> Tensor:
@@ -83,9 +128,11 @@ def _pick(hidden: Tensor, at: Tensor) -> Tensor:
 
 
 class MaskedTransformer(nn.Module):
-    """Bidirectional transformer with learned positions and RMSNorm; padding is never attended to.
+    """Transformer with bidirectional attention, learned positions and RMSNorm; padding is never attended to.
 
-    Positions count valid tokens only, so that padding on either side changes no logit of a valid token.
+    A prompt's tokens attend to the prompt, a completion's to the prompt and to the whole completion. So a prompt is
+    encoded once, exactly, for all rollouts, corruption samples and decoding steps that share it. Positions count valid
+    tokens only: padding on either side changes no logit of a valid token.
     """
 
     def __init__(self, config: TransformerConfig, generator: torch.Generator | None = None) -> None:
@@ -97,6 +144,10 @@ class MaskedTransformer(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         self._initialise(generator)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
@@ -112,45 +163,62 @@ class MaskedTransformer(nn.Module):
                 std /= (2 * self.config.layers) ** 0.5
             parameter.normal_(0.0, std, generator=generator)
 
+    def encode(self, prompts: Tokens) -> EncodedPrompts:
+        """What completions attend to, for prompts [P, S]."""
+        hidden, attend = self._embed(prompts, None), _attend(prompts.valid)
+        *blocks, last = self._blocks
+        memories: list[Memory] = []
+        for block in blocks:
+            memories.append(block.remember(hidden))
+            hidden = block(hidden, attend)
+        return EncodedPrompts((*memories, last.remember(hidden)), prompts.valid)
+
     def forward(
         self,
-        ids: Tensor,
-        valid: Tensor | None = None,
+        tokens: Tokens,
         at: Tensor | None = None,
-        positions: Tensor | None = None,
+        prompts: EncodedPrompts | None = None,
+        owner: Tensor | None = None,
     ) -> Tensor:
         """Logits of every token, or only where they are asked for.
 
         Args:
-            ids: [B, T] int64.
-            valid: [B, T] bool, or None when nothing is padding.
-            at: [B, M] int64 places in the sequence whose logits are wanted; all when None.
-            positions: [B, T] int64 for the position embedding; None counts the valid tokens.
+            tokens: [B, T].
+            at: [B, M] int64 places in ``tokens`` whose logits are wanted; all when None.
+            prompts: P encoded prompts; None when ``tokens`` have none.
+            owner: [B] int64, the prompt of each row.
 
         Returns:
             [B, T, V] or [B, M, V] logits.
         """
-        attend = None if valid is None else valid[:, None, None, :]
-        if positions is None:
-            count = torch.ones_like(ids) if valid is None else valid
-            positions = (count.cumsum(-1) - 1).clamp_min(0)
-        hidden = self.token(ids) + self._embed(positions)
-        *blocks, last = self.blocks
-        for block in blocks:
-            hidden = block(hidden, attend)
-        hidden = last(hidden, attend, at)  # nothing reads the last block's other positions
+        memories: list[Memory | None] = [None] * len(self.blocks)
+        valid, before = tokens.valid, None
+        if prompts is not None and owner is not None:
+            memories = [(key[owner], value[owner]) for key, value in prompts.memories]
+            valid, before = torch.cat([prompts.valid[owner], valid], 1), prompts.valid.sum(-1, keepdim=True)[owner]
+        hidden, attend = self._embed(tokens, before), _attend(valid)
+        *blocks, last = self._blocks
+        for block, memory in zip(blocks, memories, strict=False):
+            hidden = block(hidden, attend, None, memory)
+        hidden = last(hidden, attend, at, memories[-1])  # nothing reads the last block's other places
         logits: Tensor = self.head(self.norm(hidden))
         return logits
 
-    def _embed(self, positions: Tensor) -> Tensor:
-        """Sum over the axes of the embedding of each coordinate: [B, T] → [B, T, D]."""
+    def _embed(self, tokens: Tokens, before: Tensor | None) -> Tensor:
+        """Token embedding plus that of each coordinate of the position: [B, T] → [B, T, D].
+
+        Without positions of their own, tokens count from ``before`` [B, 1] on.
+        """
+        positions = tokens.positions
+        if positions is None:
+            positions = (tokens.valid.cumsum(-1) - 1).clamp_min(0) + (0 if before is None else before)
         outer, *inner = self.positions
-        total = torch.zeros((), device=positions.device)
+        hidden: Tensor = self.token(tokens.ids)
         for embedding, size in zip(reversed(inner), reversed(self.config.axes[1:]), strict=True):
-            total = total + embedding(positions % size)
+            hidden = hidden + embedding(positions % size)
             positions = positions // size
-        summed: Tensor = total + outer(positions)
-        return summed
+        embedded: Tensor = hidden + outer(positions)
+        return embedded
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, which is made if need be."""

@@ -41,14 +41,16 @@ def curves(found: Sequence[Run]) -> dict[str, Figure]:
     return figures
 
 
-def overview(found: Sequence[Run]) -> Figure:
-    """Solved boards, the gap and the cosine side by side: what a comparison comes to."""
+def overview(found: Sequence[Run]) -> dict[str, Figure]:
+    """Solved boards, the gap and the cosine side by side, as ``overview``; nothing where nothing was measured twice."""
     keys = _measured(found, ("solved_sampled", "solved_greedy", "gap", "cosine"))
+    if not keys:
+        return {}
     figure = Figure(figsize=(4.0 * len(keys), 3.3), layout="constrained")
     for i, key in enumerate(keys):
         axes = figure.add_subplot(1, len(keys), i + 1)
         _draw(axes, key, found, legend=i == 0)
-    return figure
+    return {"overview": figure}
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> None:

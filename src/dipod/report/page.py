@@ -58,7 +58,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     found = read_runs(folders)
     make_folder(out)
     figures = curves(found)
-    save({**figures, "overview": overview(found)}, out / "figures")
+    save({**figures, **overview(found)}, out / "figures")
     title = " · ".join(by_algorithm(found)) + f" on {found[0].config.recipe}"
     sections = [
         f"<h1>{escape(title)}</h1>",
