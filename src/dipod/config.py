@@ -10,8 +10,16 @@ from torch import Tensor
 
 from dipod.errors import require
 from dipod.likelihood.evidence import Scheme
+from dipod.likelihood.exact import MAX_EXACT_TOKENS
 from dipod.policies.sampling import SamplerConfig
 from dipod.tasks.sudoku import SudokuConfig
+
+
+def _at_least(config: object, group: str, least: int, *names: str) -> None:
+    """See that whole numbers of a configuration are not too small."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{group}.{name}", value, f"give a whole number of at least {least}")
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         rate = self.learning_rate
         require(rate > 0, "optimiser.learning_rate", rate, "give a positive learning rate")
-        require(self.warmup >= 0, "optimiser.warmup", self.warmup, "give a number of steps of at least 0")
+        _at_least(self, "optimiser", 0, "warmup")
         for name in ("decay_from", "final_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"optimiser.{name}", value, "give a share from 0 to 1")
@@ -100,13 +108,13 @@ class TrainerConfig:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "inner_updates", "corruption_samples", "evaluate_puzzles", "gap_puzzles"):
-            value = getattr(self, name)
-            require(value >= 1, f"trainer.{name}", value, "give a whole number of at least 1")
+        _at_least(
+            self, "trainer", 1, "prompts", "inner_updates", "corruption_samples", "evaluate_puzzles", "gap_puzzles"
+        )
+        _at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every")
         require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")
-        for name in ("steps", "evaluate_every", "cosine_rollouts", "save_every", "exact_tokens"):
-            value = getattr(self, name)
-            require(value >= 0, f"trainer.{name}", value, "give a whole number of at least 0")
+        fits = 0 <= self.exact_tokens <= MAX_EXACT_TOKENS
+        require(fits, "trainer.exact_tokens", self.exact_tokens, f"give a number from 0 to {MAX_EXACT_TOKENS}")
         odd = self.corruption == "antithetic" and self.corruption_samples % 2 == 1
         require(not odd, "trainer.corruption_samples", self.corruption_samples, "antithetic pairs need an even number")
 
@@ -143,10 +151,8 @@ class PretrainConfig:
     warmup: int = 40
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            value = getattr(self, name)
-            require(value >= 1, f"pretrain.{name}", value, "give a whole number of at least 1")
-        require(self.warmup >= 0, "pretrain.warmup", self.warmup, "give a number of steps of at least 0")
+        _at_least(self, "pretrain", 1, "steps", "batch")
+        _at_least(self, "pretrain", 0, "warmup")
         rate = self.learning_rate
         require(rate > 0, "pretrain.learning_rate", rate, "give a positive learning rate")
 

@@ -1,9 +1,10 @@
 """Reinforcement-learning post-training in one short loop: Algorithms 1 and 2 of the paper.
 
-for each step:
-if a stage is due:  θ ← argmax E_ref[ELBO_θ], ref ← θ        (Algorithm 1, self-distillation)
-draw rollouts B = {(o_i, a_i)} from π_θ, with advantages A_i
-θ ← θ + η · (1/m) Σ_i [g_θ(o_i, a_i) + β ∇ELBO_θ(a_i|o_i)]   (eq. 7; β = 0 without Algorithm 2)
+Each step of `Trainer.run`:
+
+1. where a stage is due, ref ← θ and θ ← argmax E_ref[ELBO_θ] (Algorithm 1, self-distillation);
+2. draw rollouts B = {(o_i, a_i)} from π_θ, and their advantages A_i;
+3. θ ← θ + η · (1/m) Σ_i [g_θ(o_i, a_i) + β ∇ELBO_θ(a_i|o_i)] (eq. 7; β = 0 without Algorithm 2).
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Trainer:
         return step == self.config.steps or (every > 0 and step % every == 0)
 
     def train_step(self) -> Metrics:
-        """Self-distillation if a stage is due, rollouts, and the update on them (one pass of the docstring's loop)."""
+        """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""
         state = self.state
         metrics: Metrics = {}
         stage = self.tightening.distillation_before(state.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         seeds = [int(seed) for seed in arguments.seeds.split(",") if seed]
     except ValueError as error:
         raise UserError("seeds", arguments.seeds, "give whole numbers separated by commas") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cells are stopped, and save, as by Ctrl-C
     started = time.perf_counter()
     cells = compare.plan(config, algorithms, seeds, out)
     with _Board(console, cells) as board:

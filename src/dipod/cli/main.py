@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from dipod import __version__
 from dipod.cli import compare, evaluate, recipes, report, train, two_token
 from dipod.errors import UserError
 from dipod.runs import Interrupted
@@ -37,6 +38,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         formatter_class=_help_formatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"dipod {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     children: dict[str, argparse.ArgumentParser] = {}
     for module in COMMANDS:

@@ -54,16 +54,16 @@ class MaskedPolicy:
             config: how to decode.
             generator: source of randomness.
         """
-        with torch.inference_mode():
-            encoded, owner = self._encode(observation)
-
-        def logits(masked: Tensor, completion: Tensor, at: Tensor | None) -> Tensor:
-            return self._logits(blank.with_ids(completion), masked, at, encoded, owner)
-
         training = self.network.training
         self.network.eval()
         try:
-            if config.remasking == "random" and config.block_length == 0 and config.steps == 0:
+            with torch.inference_mode():
+                encoded, owner = self._encode(observation)
+
+            def logits(masked: Tensor, completion: Tensor, at: Tensor | None) -> Tensor:
+                return self._logits(blank.with_ids(completion), masked, at, encoded, owner)
+
+            if config.any_order:
                 return ancestral(logits, blank.ids, blank.valid, config.temperature, generator)
             return semi_autoregressive(logits, blank.ids, blank.valid, config, generator)
         finally:

@@ -50,9 +50,9 @@ class SamplerConfig:
         require(self.steps >= 0, "sampler.steps", self.steps, "give 0 (one token a step) or a number of steps")
 
     @property
-    def exact(self) -> bool:
-        """Whether samples follow the π of `dipod.likelihood.exact`: random order, one token a step, temperature 1."""
-        return self.temperature == 1 and self.remasking == "random" and self.block_length == 0 and self.steps == 0
+    def any_order(self) -> bool:
+        """One token a step in random order; at temperature 1 the very π of `dipod.likelihood.exact`."""
+        return self.remasking == "random" and self.block_length == 0 and self.steps == 0
 
     def blocks_of(self, length: int) -> tuple[int, int]:
         """(number of blocks, steps per block) of a completion of ``length`` tokens.

@@ -25,7 +25,7 @@ def write_figure(histories: Mapping[str, History], out: Path) -> Path:
         axes = figure.add_subplot(1, len(PANELS), i + 1)
         for name, history in histories.items():
             base, _, suffix = name.partition("+")
-            dashes = {"": "-", "dipod": "--", "interleave": ":"}.get(suffix, "-.")
+            dashes = {"": "--", "dipod": "-", "interleave": ":"}[suffix] if base != "pg" else "-"
             colour = "#1c1917" if base == "pg" else COLOURS[bases.index(base) - 1]
             axes.plot(getattr(history, key), dashes, color=colour, linewidth=1.7, label=name)
         dress(axes, title, label)
