@@ -95,9 +95,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     runs.create(parts, config)
     with pytest.raises(Interrupted):
         runs.train(parts, StopAfter(phase, step, number))
-    assert not runs.finished(parts)
+    assert not runs.finished(parts, config)
     runs.train(parts, Silent())
-    assert runs.finished(parts)
+    assert runs.finished(parts, config)
     assert final_files(parts) == final_files(whole)
     assert without_seconds(runs.read_metrics(parts)) == without_seconds(runs.read_metrics(whole))
     assert (parts / runs.SAMPLES).read_bytes() == (whole / runs.SAMPLES).read_bytes()

@@ -23,7 +23,7 @@ from dipod.recipes import check, overlay
 from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, by_algorithm, middle
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Cell:
     @property
     def done(self) -> bool:
         """Whether the run has reached its last step."""
-        return runs.finished(self.folder)
+        return runs.finished(self.folder, self.config)
 
 
 def plan(config: RunConfig, algorithms: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:

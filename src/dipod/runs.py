@@ -92,12 +92,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def finished(folder: Path) -> bool:
-    """Whether the run has done all its steps."""
-    if not (folder / CONFIG).exists():
-        return False
+def finished(folder: Path, config: RunConfig) -> bool:
+    """Whether the run with these settings has done all its steps."""
     latest = latest_checkpoint(folder / CHECKPOINTS)
-    return latest is not None and int(latest.name[5:]) >= read_config(folder).trainer.steps
+    return latest is not None and int(latest.name[5:]) >= config.trainer.steps
 
 
 def train(folder: Path, listener: Listener) -> None:

@@ -23,6 +23,7 @@ from dipod.runs import Interrupted
 
 NAME = "compare"
 HELP = "several algorithms and seeds on one recipe, on one page"
+REFRESH_SECONDS = 3.0
 DESCRIPTION = """Train several algorithms on several seeds from shared base models, in parallel; put them on one page.
 
   dipod compare sudoku --algorithms fpo,fpo+dipod,spg,spg+dipod --seeds 0,1,2 --out C
@@ -95,8 +96,8 @@ class _Board:
         self.progress.stop()
 
     def show(self, running: Sequence[compare.Cell]) -> None:
-        """Update the bars, at most once a second."""
-        if time.monotonic() - self.looked < 1.0:
+        """Update the bars, at most every `REFRESH_SECONDS`."""
+        if time.monotonic() - self.looked < REFRESH_SECONDS:
             return
         self.looked = time.monotonic()
         names = {cell.name for cell in running}
@@ -105,7 +106,7 @@ class _Board:
             merged: dict[str, Any] = {}
             for row in rows:
                 merged |= row
-            total = max(runs.read_config(cell.folder).trainer.steps, 1)
+            total = max(cell.config.trainer.steps, 1)
             if cell.name not in self.bars:
                 self.bars[cell.name] = self.progress.add_task(cell.name, total=total, facts="")
             self.progress.update(self.bars[cell.name], completed=merged.get("step", 0), facts=facts(merged))
