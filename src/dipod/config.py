@@ -182,6 +182,7 @@ class RunConfig:
         recipe: the recipe that it started from.
         algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave".
         beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``.
+        beta_ramp: updates over which β grows linearly from nothing; 0 for a constant β, as in the paper.
         seed: of the base model, the puzzles, the rollouts and the corruption samples.
         threads: CPU threads; 0 leaves the choice to torch.
         base: a folder with a pre-trained base model; empty to pre-train one.
@@ -190,6 +191,7 @@ class RunConfig:
     recipe: str = "sudoku"
     algorithm: str = "spg+dipod"
     beta: float = 0.4
+    beta_ramp: int = 0
     seed: int = 0
     threads: int = 0
     base: str = ""
@@ -203,5 +205,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
+        require(self.beta_ramp >= 0, "beta_ramp", self.beta_ramp, "give a number of updates of at least 0")
         require(self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
         require(self.threads >= 0, "threads", self.threads, "give 0 (torch's choice) or a number of threads")

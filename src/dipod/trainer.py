@@ -110,7 +110,7 @@ class Trainer:
         if stage is not None:
             history = self.distil(self.collect(), stage)
             metrics |= {"distillation_steps": len(history), "distillation_gain": history[-1] - history[0]}
-        state.beta = self.tightening.next_beta(state.beta, state.gap)
+        state.beta = self.tightening.next_beta(state.step, state.beta, state.gap)
         rollouts = self.collect()
         metrics["reward"] = float(rollouts.reward.mean())
         measured = state.step == 0 or self.due(self.config.evaluate_every, state.step + 1)

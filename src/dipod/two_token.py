@@ -136,7 +136,7 @@ def run(
         returns.append(float(policy @ reward))
         gaps.append(float(policy @ (log_prob - elbo).detach()))
         cosines.append(cosine(estimated, true))
-        beta = tightening.next_beta(beta, gaps[-1])
+        beta = tightening.next_beta(step, beta, gaps[-1])
         if step < steps:
             direction = estimated if beta == 0 else estimated + beta * _gradient(policy @ elbo, model.logits)
             with torch.no_grad():

@@ -91,7 +91,7 @@ def test_bad_recipe_files_are_refused(tmp_path: Path, text: str) -> None:
 def test_algorithms_are_read_with_their_tightening() -> None:
     config = overlay(RunConfig(), {"beta": 0.3, "interleave.every": 5, "interleave.tolerance": 0.01})
     assert parse_algorithm("fpo", config) == (ALGORITHMS["fpo"], Off())
-    assert parse_algorithm("spg+dipod", config) == (ALGORITHMS["spg"], Regularise(0.3))
+    assert parse_algorithm("spg+dipod", config) == (ALGORITHMS["spg"], Regularise(0.3, config.beta_ramp))
     _, tightening = parse_algorithm("spg-zero+interleave", config)
     assert isinstance(tightening, Interleave)
     assert (tightening.every, tightening.distillation.tolerance) == (5, 0.01)

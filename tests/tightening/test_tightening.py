@@ -10,13 +10,13 @@ from dipod.tightening import Distillation, Interleave, Off, Regularise, distil
 
 
 def test_off_does_nothing() -> None:
-    assert Off().next_beta(None, None) == 0
+    assert Off().next_beta(0, None, None) == 0
     assert all(Off().distillation_before(step) is None for step in range(3))
 
 
 def test_regularise_keeps_beta_whatever_the_gap() -> None:
     tightening = Regularise(0.2)
-    assert [tightening.next_beta(None, None), tightening.next_beta(0.2, 9.0)] == [0.2, 0.2]
+    assert [tightening.next_beta(0, None, None), tightening.next_beta(7, 0.2, 9.0)] == [0.2, 0.2]
     assert tightening.distillation_before(0) is None
 
 
@@ -25,7 +25,14 @@ def test_interleave_has_a_stage_before_every_n_updates() -> None:
     tightening = Interleave(every=4, distillation=stage)
     due = [tightening.distillation_before(step) for step in range(9)]
     assert [step for step, d in enumerate(due) if d is stage] == [0, 4, 8]
-    assert tightening.next_beta(None, 1.0) == 0
+    assert tightening.next_beta(3, None, 1.0) == 0
+
+
+def test_beta_may_grow_from_nothing() -> None:
+    tightening = Regularise(0.8, ramp=4)
+    assert [tightening.next_beta(step, None, None) for step in (0, 1, 3, 9)] == pytest.approx([0.2, 0.4, 0.8, 0.8])
+    with pytest.raises(UserError, match="beta_ramp = -1"):
+        Regularise(0.8, ramp=-1)
 
 
 @pytest.mark.parametrize("beta", [-0.1, float("nan")])

@@ -31,7 +31,7 @@ def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening
     stage = config.interleave
     tightenings: dict[str, Tightening] = {
         "": Off(),
-        "dipod": Regularise(config.beta),
+        "dipod": Regularise(config.beta, config.beta_ramp),
         "interleave": Interleave(stage.every, Distillation(stage.steps, stage.tolerance, stage.learning_rate)),
     }
     if suffix not in tightenings or (plus and not suffix):

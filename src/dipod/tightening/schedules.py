@@ -12,8 +12,8 @@ from dipod.tightening.distillation import Distillation
 class Tightening(Protocol):
     """What the trainer asks. β in force is part of the training state, so implementations stay immutable."""
 
-    def next_beta(self, beta: float | None, gap: float | None) -> float:
-        """β for the coming update, given the last one (None at first) and the gap if one was just measured."""
+    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
+        """β for update ``step`` (from 0), given the last one (None at first) and the last gap measured, if any."""
         ...
 
     def distillation_before(self, step: int) -> Distillation | None:
@@ -25,9 +25,9 @@ class Tightening(Protocol):
 class Off:
     """The bare estimator: nothing keeps the bound tight."""
 
-    def next_beta(self, beta: float | None, gap: float | None) -> float:
+    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
         """Always 0."""
-        del beta, gap
+        del step, beta, gap
         return 0.0
 
     def distillation_before(self, step: int) -> Distillation | None:
@@ -42,17 +42,21 @@ class Regularise:
 
     Attributes:
         beta: in units of the advantage; a constant advantage shift on the ELBO.
+        ramp: updates over which β grows linearly from nothing; 0 for the paper's constant β. A base model's bound is
+            tight: it needs β only once RL has begun to loosen it, and a strong β delays that beginning.
     """
 
     beta: float
+    ramp: int = 0
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
+        require(self.ramp >= 0, "beta_ramp", self.ramp, "give a number of updates of at least 0")
 
-    def next_beta(self, beta: float | None, gap: float | None) -> float:
-        """The constant β."""
+    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
+        """β, or its share (step + 1) / ramp while it grows."""
         del beta, gap
-        return self.beta
+        return self.beta * min(1.0, (step + 1) / max(self.ramp, 1))
 
     def distillation_before(self, step: int) -> Distillation | None:
         """Never."""
@@ -75,9 +79,9 @@ class Interleave:
     def __post_init__(self) -> None:
         require(self.every >= 1, "interleave.every", self.every, "give at least 1 policy update between two stages")
 
-    def next_beta(self, beta: float | None, gap: float | None) -> float:
+    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
         """Always 0: the tightening happens between the updates."""
-        del beta, gap
+        del step, beta, gap
         return 0.0
 
     def distillation_before(self, step: int) -> Distillation | None:
