@@ -201,4 +201,4 @@ class Trainer:
         named = self.policy.network.named_parameters()
         bad = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), "the objective")
         mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
-        raise UserError(f"gradient of {bad} at step {self.state.step + 1}", float(objective), mend)
+        raise UserError(f"gradient of {bad} at step {self.state.step + 1}", float(objective.detach()), mend)
