@@ -56,17 +56,15 @@ class Algorithm:
         return (self.surrogate(new, old, advantage) + beta * elbo).mean()
 
 
-def _clipped(clip: float) -> tuple[Surrogate, float]:
-    return partial(ppo_clip, clip=clip), clip
+FPO_CLIP = 0.5
 
 
 def _table() -> dict[str, Algorithm]:
-    fpo_surrogate, fpo_clip = _clipped(0.5)
     fpo = "FPO (arXiv 2507.21053), on the ELBO of a masked model as in DiPOD 4.2"
     spg = "SPG (arXiv 2510.09541)"
     rows = [
         #          name        proxy                                    surrogate      baseline    clip      paper
-        Algorithm("fpo", elbo_proxy, fpo_surrogate, group_mean, fpo_clip, fpo),
+        Algorithm("fpo", elbo_proxy, partial(ppo_clip, clip=FPO_CLIP), group_mean, FPO_CLIP, fpo),
         Algorithm("spg", partial(sandwich, eubo_weight=0.5), plain, group_mean, None, f"{spg}, mixture (its best)"),
         Algorithm("spg-eubo", partial(sandwich, eubo_weight=1.0), plain, group_mean, None, f"{spg}, EUBO"),
         Algorithm("spg-elbo", partial(sandwich, eubo_weight=0.0), plain, group_mean, None, f"{spg}, ELBO"),

@@ -78,7 +78,7 @@ class TrainerConfig:
     """One run of the loop.
 
     Attributes:
-        steps: policy updates batches, each on fresh rollouts.
+        steps: updates, each on fresh rollouts.
         prompts: observations per step.
         group_size: rollouts per observation, G.
         inner_updates: gradient steps on the same rollouts and the same corruption samples.

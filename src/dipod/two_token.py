@@ -15,7 +15,6 @@ gradient and the true policy gradient are exact, so a new estimator can be check
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from dipod.drift import cosine
 from dipod.files import make_folder, write_json
 from dipod.likelihood.evidence import MaskedEvidence
 from dipod.likelihood.exact import all_corruptions, elbo_from_table, log_prob_from_table
+from dipod.likelihood.masked import MaskedProxy
 from dipod.objectives.baselines import exact_expectation
 from dipod.tightening import Distillation, Interleave, Off, Regularise, Tightening, distil
 
@@ -47,8 +47,6 @@ _LETTER = torch.tensor(
     ]
 )
 """Which logit predicts each token of each outcome under each masked set (0 where the token is not masked)."""
-
-Proxy = Callable[[MaskedEvidence, Tensor], Tensor]
 
 
 class TwoTokenModel:
@@ -98,7 +96,7 @@ class History:
 
 
 def run(
-    proxy: Proxy,
+    proxy: MaskedProxy,
     tightening: Tightening | None = None,
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
@@ -154,7 +152,7 @@ def _gradient(value: Tensor, parameters: Tensor) -> Tensor:
     return torch.autograd.grad(value, parameters, retain_graph=True)[0]
 
 
-METHODS: dict[str, tuple[Proxy, Tightening]] = {
+METHODS: dict[str, tuple[MaskedProxy, Tightening]] = {
     "pg": (log_likelihood, Off()),
     "fpo": (ALGORITHMS["fpo"].proxy, Off()),
     "fpo+dipod": (ALGORITHMS["fpo"].proxy, Regularise(BETA)),

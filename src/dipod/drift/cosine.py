@@ -10,9 +10,7 @@ from torch import Tensor
 from dipod.errors import require
 from dipod.likelihood.evidence import MaskedEvidence, Score
 from dipod.likelihood.exact import all_corruptions, exact_table, log_prob_from_table
-
-Estimator = Callable[[MaskedEvidence, Tensor], Tensor]
-"""``estimator(evidence, advantage) -> [B]``: the proxy that the advantage multiplies."""
+from dipod.likelihood.masked import MaskedProxy
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
@@ -25,7 +23,7 @@ def gradient_cosine(
     score: Callable[[Tensor], Score],
     valid: Tensor,
     advantage: Tensor,
-    proxy: Estimator,
+    proxy: MaskedProxy,
     parameters: Sequence[Tensor],
 ) -> float:
     """Cosine of the angle between Σ_i A_i ∇proxy_i and Σ_i A_i ∇log π_i over one batch, both free of corruption noise.

@@ -7,12 +7,16 @@ advantage is an argument because SPG chooses its bound by the advantage's sign; 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from dipod.errors import require
 from dipod.likelihood.evidence import Evidence, MaskedEvidence, Score, score_in_passes
+
+MaskedProxy = Callable[[MaskedEvidence, Tensor], Tensor]
+"""``proxy(evidence, advantage) -> [B]`` nats."""
 
 
 def path_log_weights(
