@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 import torch
 
+from dipod.noise import Noise
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.tokens import Tokens
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
@@ -38,6 +39,11 @@ def prompts(count: int, prompt: int = 2, seed: int = 0) -> Tokens:
 def blank(valid: torch.Tensor) -> Tokens:
     """Completions of which only the places are known."""
     return Tokens(torch.full(valid.shape, MASK), valid)
+
+
+def noise(count: int, seed: int = 0) -> Noise:
+    """One stream for each of ``count`` rows."""
+    return Noise.keyed("test", seed, examples=range(count))
 
 
 @pytest.fixture

@@ -15,27 +15,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dipod.errors import UserError
+from dipod.errors import UserError, require
 from dipod.files import write_json
 
 STATE_FILE = "state.json"
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def save_checkpoint(
     folder: Path,
     network: nn.Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
-    generators: Mapping[str, torch.Generator],
     scalars: Mapping[str, float | int | str | None],
 ) -> None:
     """Write a checkpoint as ``folder``, replacing one of the same name.
 
     Args:
         folder: ``.../checkpoints/step-N``.
-        network: with ``save_pretrained(folder)``, or any module (then ``model.safetensors`` alone).
+        network: what `dipod.policies.pretrained` saves, or one with adapters, which alone are written.
         optimisers: their moments and step counts; learning rates are settings, not state.
-        generators: the position of every source of randomness, and so of the data.
-        scalars: whatever else the loop needs.
+        scalars: whatever else the loop needs; randomness is keyed by the step, so the step is all that it needs.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -43,8 +42,6 @@ def save_checkpoint(
         save_network(network, aside)
         for name, optimiser in optimisers.items():
             save_file(_flat_optimiser(optimiser), aside / f"{name}.safetensors")
-        states = {name: generator.get_state() for name, generator in generators.items()}
-        save_file(states, aside / "generators.safetensors")
         write_json(aside / STATE_FILE, dict(scalars))
         os.chmod(aside, 0o755)
         if folder.exists():
@@ -58,7 +55,6 @@ def load_checkpoint(
     folder: Path,
     network: nn.Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
-    generators: Mapping[str, torch.Generator],
 ) -> dict[str, Any]:
     """Put the state of `save_checkpoint` back into the given objects; returns its scalars.
 
@@ -66,12 +62,9 @@ def load_checkpoint(
         UserError: a file that is missing, damaged, or does not fit.
     """
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        load_network(network, folder)
         for name, optimiser in optimisers.items():
             _restore_optimiser(optimiser, load_file(folder / f"{name}.safetensors"))
-        states = load_file(folder / "generators.safetensors")
-        for name, generator in generators.items():
-            generator.set_state(states[name])
         scalars: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -81,12 +74,31 @@ def load_checkpoint(
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
-    """``network.save_pretrained(folder)`` where it has one, else its state as ``model.safetensors``."""
-    save = getattr(network, "save_pretrained", None)
-    if callable(save):
-        save(folder)
+    """Write adapters where the network has them, else a whole model in the layout that `load_pretrained` reads."""
+    from dipod.policies.lora import has_adapters, save_adapter
+    from dipod.policies.pretrained import save_pretrained
+
+    if has_adapters(network):
+        save_adapter(network, folder)
     else:
-        save_file(network.state_dict(), folder / "model.safetensors")
+        save_pretrained(network, folder)
+
+
+def load_network(network: nn.Module, folder: Path) -> None:
+    """Put what `save_network` wrote back into a network of the same shape."""
+    from dipod.policies.hub import locate_weights
+    from dipod.policies.lora import has_adapters
+
+    if has_adapters(network):
+        from peft import set_peft_model_state_dict
+
+        found = set_peft_model_state_dict(network, load_file(folder / ADAPTER_FILE))
+        require(not found.unexpected_keys, "checkpoint", str(folder), "its adapters are not those of this run's model")
+        return
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(set(locate_weights(folder).values())):
+        tensors |= load_file(path)
+    network.load_state_dict(tensors)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dipod.errors import require
-from dipod.likelihood.evidence import Scheme
+from dipod.likelihood.corruption import CorruptionConfig
 from dipod.likelihood.exact import MAX_EXACT_TOKENS
 from dipod.policies.sampling import SamplerConfig
+from dipod.tasks.configs import TaskConfig
 from dipod.tasks.sudoku import SudokuConfig
 
 
@@ -79,15 +81,17 @@ class TrainerConfig:
 
     Attributes:
         steps: updates, each on fresh rollouts.
-        prompts: observations per step.
+        prompts: observations per step, over all processes.
         group_size: rollouts per observation, G.
-        inner_updates: gradient steps on the same rollouts and the same corruption samples.
-        corruption_samples: K masks per rollout.
-        corruption: "independent", "antithetic" or "stratified".
+        inner_updates: gradient steps on the same rollouts, μ.
+        rows_per_pass: completions, one for each corruption sample, that a pass of the network holds in memory; 0 for
+            all of them. Gradients do not depend on it.
+        dropout: leave dropout on in gradient passes; rollouts and measurements never have it.
         scale_advantages: divide advantages by the group's standard deviation.
-        evaluate_every: steps between two evaluations (solved boards, gap, cosine); 0 for the ends only.
-        evaluate_puzzles: held-out puzzles per evaluation.
-        gap_puzzles: of these, how many the gap is measured on.
+        evaluate_every: steps between two evaluations (solved problems, gap, cosine); 0 for the ends only.
+        evaluate_problems: held-out problems per evaluation; 0 for no evaluation.
+        gap_problems: of these, how many the gap is measured on; 0 leaves it out.
+        gap_paths: decoding orders per action for the gap's lower bound, where completions are too long for exactness.
         cosine_rollouts: of a step's rollouts, how many the gradient cosine is measured on; 0 leaves it out.
         exact_tokens: longest completion whose likelihood is computed exactly (2^n forward rows each).
         save_every: steps between two checkpoints; 0 for the end only.
@@ -97,41 +101,111 @@ class TrainerConfig:
     prompts: int = 32
     group_size: int = 8
     inner_updates: int = 1
-    corruption_samples: int = 2
-    corruption: Scheme = "antithetic"
+    rows_per_pass: int = 0
+    dropout: bool = False
     scale_advantages: bool = True
     evaluate_every: int = 50
-    evaluate_puzzles: int = 256
-    gap_puzzles: int = 64
+    evaluate_problems: int = 256
+    gap_problems: int = 64
+    gap_paths: int = 16
     cosine_rollouts: int = 16
     exact_tokens: int = 10
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        _at_least(
-            self, "trainer", 1, "prompts", "inner_updates", "corruption_samples", "evaluate_puzzles", "gap_puzzles"
-        )
-        _at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every")
+        _at_least(self, "trainer", 1, "prompts", "inner_updates", "gap_paths")
+        _at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every", "rows_per_pass")
+        _at_least(self, "trainer", 0, "evaluate_problems", "gap_problems")
         require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")
         fits = 0 <= self.exact_tokens <= MAX_EXACT_TOKENS
         require(fits, "trainer.exact_tokens", self.exact_tokens, f"give a number from 0 to {MAX_EXACT_TOKENS}")
-        odd = self.corruption == "antithetic" and self.corruption_samples % 2 == 1
-        require(not odd, "trainer.corruption_samples", self.corruption_samples, "antithetic pairs need an even number")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What a run may change in the algorithm's row.
+
+    Attributes:
+        normaliser: "own", or what the sum over rollouts is divided by: "rollouts", "tokens" (their total length),
+            "lengths" (each by its own) or "ratios".
+        clip: ε of the algorithms that clip; 0 takes the paper's.
+        eubo_order: the Rényi order of SPG's upper bound, at least 1.
+        kl: estimator of a penalty on the KL to the base model: "off", "k1", "k2" or "k3".
+        kl_weight: κ, in units of the advantage.
+    """
+
+    normaliser: Literal["own", "rollouts", "tokens", "lengths", "ratios"] = "own"
+    clip: float = 0.0
+    eubo_order: float = 1.5
+    kl: Literal["off", "k1", "k2", "k3"] = "off"
+    kl_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.clip >= 0, "objective.clip", self.clip, "give a positive ε, or 0 for the paper's")
+        require(self.eubo_order >= 1, "objective.eubo_order", self.eubo_order, "give an order of at least 1")
+        require(self.kl_weight >= 0, "objective.kl_weight", self.kl_weight, "give a number of at least 0")
+        idle = self.kl == "off" and self.kl_weight > 0
+        require(not idle, "objective.kl_weight", self.kl_weight, "choose an estimator with objective.kl, or leave it 0")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The transformer of the embedded recipes.
+    """What is trained: a model from a folder or the hub, or else a small transformer made by the recipe.
 
     Attributes:
-        width: hidden size, a multiple of heads.
-        layers: number of blocks.
-        heads: attention heads.
+        path: a folder or a hub name (LLaDA, Dream, a masked language model, a base model of ours); empty makes a
+            small one.
+        revision: of the hub repository; empty for its main branch.
+        dtype: of the weights.
+        mixed_precision: "bf16" runs the network in bfloat16 over weights of ``dtype``.
+        load_in_4bit: quantise the weights to NF4 (CUDA and bitsandbytes).
+        gradient_checkpointing: recompute activations in the backward pass.
+        lora_rank: rank of the adapters; 0 trains every weight.
+        lora_alpha: their scale is alpha over rank.
+        lora_dropout: on the adapters' input.
+        lora_targets: "all" linear layers of the blocks, "released" (q, k, v, up: what the released runs adapted in
+            effect), or names separated by commas.
+        width: hidden size of a small one, a multiple of heads.
+        layers: its number of blocks.
+        heads: its attention heads.
     """
 
+    path: str = ""
+    revision: str = ""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    mixed_precision: Literal["no", "bf16"] = "no"
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 64.0
+    lora_dropout: float = 0.0
+    lora_targets: str = "all"
     width: int = 64
     layers: int = 3
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least(self, "model", 0, "lora_rank")
+        share = self.lora_dropout
+        require(0 <= share < 1, "model.lora_dropout", share, "give a probability from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """Where metrics go besides ``metrics.jsonl``.
+
+    Attributes:
+        tracker: "none", "tensorboard", "wandb" or "trackio"; the package of that name must be installed.
+        project: the project's name there.
+        completions: problems of every evaluation whose completions are kept in completions.jsonl.
+    """
+
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    project: str = "dipod"
+    completions: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least(self, "logging", 0, "completions")
 
 
 @dataclass(frozen=True)
@@ -181,30 +255,37 @@ class RunConfig:
     Attributes:
         recipe: the recipe that it started from.
         algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave".
+        preset: "paper", or "released" for what the published code of the algorithm does (see presets.yaml).
         beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``.
         beta_ramp: updates over which β grows linearly from nothing; 0 for a constant β, as in the paper.
-        seed: of the base model, the puzzles, the rollouts and the corruption samples.
+        seed: of the base model, the problems, the rollouts and the corruption samples.
         threads: CPU threads; 0 leaves the choice to torch.
         base: a folder with a pre-trained base model; empty to pre-train one.
     """
 
     recipe: str = "sudoku"
     algorithm: str = "spg+dipod"
+    preset: Literal["paper", "released"] = "paper"
     beta: float = 0.4
     beta_ramp: int = 0
     seed: int = 0
     threads: int = 0
     base: str = ""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    task: SudokuConfig = field(default_factory=SudokuConfig)
+    task: TaskConfig = field(default_factory=SudokuConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     interleave: InterleaveConfig = field(default_factory=InterleaveConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
         require(self.beta_ramp >= 0, "beta_ramp", self.beta_ramp, "give a number of updates of at least 0")
         require(self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
         require(self.threads >= 0, "threads", self.threads, "give 0 (torch's choice) or a number of threads")
+        both = bool(self.base) and bool(self.model.path)
+        require(not both, "base", self.base, "model.path says already which model is trained; leave one of them out")

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from dipod.config import TrainerConfig
 from dipod.drift import measure_gap
+from dipod.errors import require
+from dipod.noise import Noise
+from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
-from dipod.policies.sampling import GREEDY, SamplerConfig
+from dipod.policies.sampling import SamplerConfig
+from dipod.policies.tokens import Tokens
 from dipod.tasks import Problems, Task
 
 Metrics = dict[str, float | int | str]
+ROWS_PER_PASS = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: ``reward_*`` (mean) and ``solved_*`` (share) for sampled and greedy decoding, ``tokens`` (mean length
+            of a sampled action); ``elbo`` and ``gap`` in nats with ``gap_kind``, where measured.
+        shown: a few problems with their sampled and greedy completions, for people.
+    """
+
+    metrics: Metrics
+    shown: list[dict[str, Any]]
 
 
 def evaluate(
@@ -17,33 +41,90 @@ def evaluate(
     task: Task,
     problems: Problems,
     sampler: SamplerConfig,
-    gap_problems: int,
-    exact_tokens: int,
+    config: TrainerConfig,
     seed: int = 0,
-) -> Metrics:
+    processes: Processes | None = None,
+    show: int = 0,
+) -> Evaluation:
     """One sampled and one greedy completion for each problem, and the gap on the samples.
 
     Args:
         policy: what is evaluated.
         task: what it is evaluated on.
         problems: held-out problems of the task.
-        sampler: how the policy samples.
-        gap_problems: the gap is measured on the samples of the first so many problems.
-        exact_tokens: longest completion whose likelihood is computed exactly.
+        sampler: how the policy samples; greedy decoding takes the likeliest token at the most confident place, with the
+            same blocks and steps.
+        config: on how many problems the gap is measured, and how.
         seed: of the sampling noise; the same noise makes evaluations comparable.
-
-    Returns:
-        ``cells_*`` (mean reward) and ``solved_*`` (share solved) for sampled and greedy decoding; ``elbo`` and
-        ``gap`` in nats, ``gap_kind``.
+        processes: share the problems out; the metrics are those of all of them.
+        show: of so many problems, the completions are returned for people.
     """
-    generator = torch.Generator().manual_seed(seed)
-    observation, blank = task.observe(problems), task.blank(problems)
+    mine = _share(len(problems), processes)
+    here = problems[mine]
+    index = torch.arange(len(problems))[mine]
+    observation, blank = task.observe(here), task.blank(here)
+    device = next(policy.network.parameters()).device
     metrics: Metrics = {}
-    sampled = blank.with_ids(policy.sample(observation, blank, sampler, generator).ids)
-    greedy = blank.with_ids(policy.sample(observation, blank, GREEDY, generator).ids)
-    for name, action in (("sampled", sampled), ("greedy", greedy)):
-        metrics[f"cells_{name}"] = float(task.reward(problems, action.ids).mean())
-        metrics[f"solved_{name}"] = float(task.solved(problems, action.ids).float().mean())
-    few = slice(0, gap_problems)
-    measured = measure_gap(policy.score(observation[few], sampled[few]), blank.valid[few], generator, exact_tokens)
-    return metrics | {"elbo": measured.elbo, "gap": measured.gap, "gap_kind": measured.kind}
+    shown: list[dict[str, Any]] = []
+    values: dict[str, Tensor] = {}
+    actions = {}
+    greedy = replace(sampler, temperature=0.0, remasking="low_confidence", noise="float32")
+    for name, how in (("sampled", sampler), ("greedy", greedy)):
+        noise = Noise.keyed(seed, "evaluation", name, examples=index.tolist(), device=device)
+        ids = policy.sample(observation.to(device), blank.to(device), how, noise, task.eos_id).ids.cpu()
+        actions[name] = task.complete(here, ids)
+        values[f"reward_{name}"] = task.reward(here, ids)
+        values[f"solved_{name}"] = task.solved(here, ids).float()
+        for i, row in enumerate(task.show(here[:show], ids[:show])):
+            if len(shown) <= i:
+                shown.append({key: value for key, value in row.items() if key not in ("filled", "completion")})
+            shown[i][name] = row.get("filled", row.get("completion"))
+    action, counted = actions["sampled"]
+    values["tokens"] = counted.sum(-1).float()
+    for name, value in values.items():
+        metrics[name] = float(_gather(value, processes).double().mean())
+    few = int((index < config.gap_problems).sum())
+    if config.gap_problems:
+        measured = Measured(observation[:few].to(device), action[:few].to(device), counted[:few], index[:few])
+        metrics |= _gap(policy, measured, config, processes)
+    return Evaluation(metrics, shown)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rollouts that the gap is measured on, and which of the held-out problems they answer."""
+
+    observation: Tokens
+    action: Tokens
+    counted: Tensor
+    index: Tensor
+
+
+def _gap(policy: MaskedPolicy, on: Measured, config: TrainerConfig, processes: Processes | None) -> Metrics:
+    """The mean gap over the problems of all processes."""
+    longest = on.counted.sum(-1).max() if len(on.index) else torch.tensor(0)
+    exact = int(_gather(longest.reshape(1), processes).max()) <= config.exact_tokens
+    totals = torch.zeros(3, dtype=torch.float64)
+    if len(on.index):
+        found = measure_gap(
+            policy.score(on.observation, on.action),
+            on.counted.to(on.action.ids.device),
+            Noise.keyed("gap", examples=on.index.tolist()),
+            config.exact_tokens if exact else 0,
+            config.gap_paths,
+            config.rows_per_pass or ROWS_PER_PASS,
+        )
+        totals = torch.tensor([found.gap, found.elbo, 1.0], dtype=torch.float64) * len(on.index)
+    gap, elbo, count = _gather(totals[None], processes).sum(0).tolist()
+    return {"elbo": elbo / count, "gap": gap / count, "gap_kind": "exact" if exact else "lower_bound"}
+
+
+def _share(total: int, processes: Processes | None) -> slice:
+    """Rows of this process, as even as can be."""
+    rank, count = (0, 1) if processes is None else (processes.rank, processes.count)
+    require(total >= count, "trainer.evaluate_problems", total, f"give each of the {count} processes at least one")
+    return slice(rank * total // count, (rank + 1) * total // count)
+
+
+def _gather(values: Tensor, processes: Processes | None) -> Tensor:
+    return values if processes is None else processes.gather_uneven(values)

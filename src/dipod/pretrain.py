@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from dipod.config import PretrainConfig
-from dipod.likelihood.evidence import sample_corruption
+from dipod.likelihood.corruption import CorruptionConfig, draw
+from dipod.noise import Noise, keyed_generator
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.tokens import Tokens
 
 MAX_GRAD_NORM = 1.0
+CORRUPTION = CorruptionConfig("independent", 1)
 
 
 class Prior(Protocol):
     """A task that can say what a base model should imitate."""
 
-    def prior(self, count: int, generator: torch.Generator) -> tuple[Tokens, Tokens]:
-        """``count`` observations and actions."""
+    def prior(self, count: int, generator: torch.Generator) -> tuple[Tokens, Tokens, Tensor]:
+        """``count`` observations and actions, and which tokens of the actions count, [B, L]."""
         ...
 
 
@@ -31,8 +34,7 @@ class Pretrainer:
         self.policy, self.task, self.config = policy, task, config
         self.parameters = list(policy.network.parameters())
         self.optimiser = torch.optim.AdamW(self.parameters, betas=(0.9, 0.98), weight_decay=0.01)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.step = 0
+        self.seed, self.step = seed, 0
 
     def run(self) -> Iterator[tuple[int, float]]:
         """Train from the current step to the last, yielding (steps done, ELBO of the batch in nats)."""
@@ -47,8 +49,10 @@ class Pretrainer:
         fallen = 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * warm * fallen
-        observation, action = self.task.prior(self.config.batch, self.generator)
-        corruption = sample_corruption(action.valid, 1, self.generator)
+        generator = keyed_generator(self.seed, "pretraining", self.step)
+        observation, action, counted = self.task.prior(self.config.batch, generator)
+        noise = Noise.keyed(self.seed, "pretraining", self.step, examples=range(len(action)))
+        corruption = draw(CORRUPTION, counted, None, noise)
         elbo = self.policy.evidence(observation, action, corruption).elbo().mean()
         self.optimiser.zero_grad()
         (-elbo).backward()

@@ -15,18 +15,34 @@ class Rollouts:
 
     Attributes:
         observation: [B, P] prompts.
-        action: [B, L] completions.
+        action: [B, L] completions, as the model is to see them where they are not hidden.
+        counted: [B, L] bool, the tokens whose likelihood is the action's; never empty in a row.
         reward: [B].
         advantage: [B].
+        example: [B] int64, the rollout's place among all those of the step, on whatever process it was drawn.
     """
 
     observation: Tokens
     action: Tokens
+    counted: Tensor
     reward: Tensor
     advantage: Tensor
+    example: Tensor
 
     def __len__(self) -> int:
         return len(self.reward)
 
     def __getitem__(self, rows: Tensor | slice) -> Rollouts:
-        return Rollouts(self.observation[rows], self.action[rows], self.reward[rows], self.advantage[rows])
+        return Rollouts(
+            self.observation[rows],
+            self.action[rows],
+            self.counted[rows],
+            self.reward[rows],
+            self.advantage[rows],
+            self.example[rows],
+        )
+
+    @property
+    def length(self) -> Tensor:
+        """Tokens of each action, [B]."""
+        return self.counted.sum(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +13,19 @@ from typing import Any, Protocol
 
 import torch
 
-from dipod.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, save_checkpoint
 from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.evaluation import Metrics
 from dipod.files import make_folder, write_json, write_text
+from dipod.parallel import Processes, start
 from dipod.policies.masked import MaskedPolicy
-from dipod.policies.sampling import GREEDY, SamplerConfig
 from dipod.recipes import build_policy, build_pretrainer, build_task, build_trainer, check, read_run_config, to_yaml
-from dipod.tasks.sudoku import SudokuTask
+from dipod.tasks import Task
+from dipod.trainer import Trainer
 
-CONFIG, METRICS, SAMPLES, BASE, CHECKPOINTS = "config.yaml", "metrics.jsonl", "samples.json", "base", "checkpoints"
-SHOWN = 4
-"""Puzzles that a run keeps, decoded before and after."""
+CONFIG, METRICS, COMPLETIONS, BASE = "config.yaml", "metrics.jsonl", "completions.jsonl", "base"
+CHECKPOINTS = "checkpoints"
 
 
 class Interrupted(Exception):  # noqa: N818 - an order obeyed, not an error
@@ -82,7 +83,11 @@ def read_config(folder: Path) -> RunConfig:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run, one object a step; a line cut off by a crash is left out."""
-    path = folder / METRICS
+    return read_lines(folder / METRICS)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file up to a line cut off by a crash; none where there is no file."""
     rows: list[dict[str, Any]] = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -101,6 +106,8 @@ def finished(folder: Path, config: RunConfig) -> bool:
 def train(folder: Path, listener: Listener) -> None:
     """Bring the run in ``folder`` to its end from wherever it stands: the same for a new and for a resumed run.
 
+    Started by ``accelerate launch`` or ``torchrun``, every process calls it; the first one writes the files.
+
     Raises:
         Interrupted: on SIGINT or SIGTERM, after the state has been saved.
         UserError: a checkpoint that cannot be read.
@@ -108,83 +115,107 @@ def train(folder: Path, listener: Listener) -> None:
     config = read_config(folder)
     if config.threads:
         torch.set_num_threads(config.threads)
+    tracker = None if config.logging.tracker == "none" else config.logging.tracker
+    processes = start(config.model.mixed_precision, tracker=tracker, folder=folder)
     task = build_task(config)
     policy = build_policy(config, task)
     with _stop_requests() as stop:
-        if not config.base:
-            make_base(folder, config, policy, task, listener, stop)
-        improve(folder, config, policy, task, listener, stop)
+        if not (config.base or config.model.path):
+            make_base(folder, config, policy, task, listener, stop, processes)
+        improve(folder, config, policy, task, listener, stop, processes)
 
 
 def make_base(
-    folder: Path, config: RunConfig, policy: MaskedPolicy, task: SudokuTask, listener: Listener, stop: list[int]
+    folder: Path,
+    config: RunConfig,
+    policy: MaskedPolicy,
+    task: Task,
+    listener: Listener,
+    stop: list[int],
+    processes: Processes,
 ) -> None:
-    """Pre-train ``policy`` into ``folder/base``, or load it from there when that is done."""
-    if (folder / BASE).exists():
-        load_checkpoint(folder / BASE, policy.network, {}, {})
-        return
-    pretrainer = build_pretrainer(config, policy, task)
-    optimisers, generators = {"pretraining": pretrainer.optimiser}, {"pretraining": pretrainer.generator}
-    partial = folder / CHECKPOINTS / "pretraining"
-    if partial.exists():
-        pretrainer.step = int(load_checkpoint(partial, policy.network, optimisers, generators)["step"])
-    for step, elbo in pretrainer.run():
-        listener.pretrained(step, config.pretrain.steps, elbo)
-        if stop:
-            save_checkpoint(partial, policy.network, optimisers, generators, {"step": step})
-            raise Interrupted
-    save_checkpoint(folder / BASE, policy.network, {}, {}, {"step": config.pretrain.steps})
+    """Pre-train ``policy`` into ``folder/base`` on the first process, and load it from there on all."""
+    if processes.main and not (folder / BASE).exists():
+        pretrainer = build_pretrainer(config, policy, task)
+        optimisers = {"pretraining": pretrainer.optimiser}
+        partial = folder / CHECKPOINTS / "pretraining"
+        if partial.exists():
+            pretrainer.step = int(load_checkpoint(partial, policy.network, optimisers)["step"])
+        for step, elbo in pretrainer.run():
+            listener.pretrained(step, config.pretrain.steps, elbo)
+            if stop:
+                save_checkpoint(partial, policy.network, optimisers, {"step": step})
+                raise Interrupted
+        save_checkpoint(folder / BASE, policy.network, {}, {"step": config.pretrain.steps})
+    processes.wait()
+    load_checkpoint(folder / BASE, policy.network, {})
 
 
 def improve(
-    folder: Path, config: RunConfig, policy: MaskedPolicy, task: SudokuTask, listener: Listener, stop: list[int]
+    folder: Path,
+    config: RunConfig,
+    policy: MaskedPolicy,
+    task: Task,
+    listener: Listener,
+    stop: list[int],
+    processes: Processes,
 ) -> None:
     """Reinforcement learning from the last checkpoint, or from the base, to the last step."""
-    trainer = build_trainer(config, policy, task)
-    state, checkpoints = trainer.state, folder / CHECKPOINTS
-
-    def save() -> None:
-        scalars = {"step": state.step, "beta": state.beta, "gap": state.gap}
-        save_checkpoint(checkpoints / f"step-{state.step}", policy.network, state.optimisers, state.generators, scalars)
-
-    latest = latest_checkpoint(checkpoints)
+    trainer = build_trainer(config, policy, task, processes)
+    state = trainer.state
+    latest = latest_checkpoint(folder / CHECKPOINTS)
     if latest is not None:
-        scalars = load_checkpoint(latest, policy.network, state.optimisers, state.generators)
-        state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
-        kept = [row for row in read_metrics(folder) if row["step"] <= state.step]
-        write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+        restore(latest, trainer)
+    if processes.main:
+        for name in (METRICS, COMPLETIONS):
+            kept = [row for row in read_lines(folder / name) if latest is not None and row["step"] <= state.step]
+            write_text(folder / name, "".join(json.dumps(row) + "\n" for row in kept))
+    processes.wait()
+    processes.begin_tracking(config.logging.project, config)
+    for metrics in trainer.run():
+        if processes.main:
+            _append(folder / METRICS, metrics)
+            if state.evaluated == state.step and trainer.shown:
+                _append(folder / COMPLETIONS, {"step": state.step, "rows": trainer.shown})
+        processes.track(metrics, state.step)
+        listener.trained(metrics, config.trainer.steps)
+        stopping = float(processes.total(torch.tensor(float(len(stop))))) > 0
+        if stopping or trainer.due(config.trainer.save_every, state.step):
+            save(folder / CHECKPOINTS / f"step-{state.step}", trainer)
+        if stopping and state.step < config.trainer.steps:
+            raise Interrupted
+    processes.end_tracking()
+
+
+def save(folder: Path, trainer: Trainer) -> None:
+    """Write a checkpoint of a trainer, on the first process; all of them where the state is sharded."""
+    state, processes = trainer.state, trainer.processes
+    scalars = {"step": state.step, "beta": state.beta, "gap": state.gap, "evaluated": state.evaluated}
+    if processes.sharded:
+        processes.save_sharded(folder.with_name(f".{folder.name}"))
+        if processes.main:
+            write_json(folder.with_name(f".{folder.name}") / STATE_FILE, scalars)
+            os.replace(folder.with_name(f".{folder.name}"), folder)
+    elif processes.main:
+        save_checkpoint(folder, trainer.policy.network, trainer.optimisers, scalars)
+    processes.wait()
+
+
+def restore(folder: Path, trainer: Trainer) -> None:
+    """Put the state of `save` back, on another number of processes if need be."""
+    if trainer.processes.sharded:
+        trainer.processes.load_sharded(folder)
+        scalars = json.loads((folder / STATE_FILE).read_text())
     else:
-        write_text(folder / METRICS, "")
-        write_json(folder / SAMPLES, {"before": decode_samples(policy, task, config.sampler)})
-    with (folder / METRICS).open("a", encoding="utf-8") as file:
-        for metrics in trainer.run():
-            file.write(json.dumps(metrics) + "\n")
-            file.flush()
-            listener.trained(metrics, config.trainer.steps)
-            if stop or trainer.due(config.trainer.save_every, state.step):
-                save()
-            if stop and state.step < config.trainer.steps:
-                raise Interrupted
-    before = json.loads((folder / SAMPLES).read_text())["before"]
-    write_json(folder / SAMPLES, {"before": before, "after": decode_samples(policy, task, config.sampler)})
+        scalars = load_checkpoint(folder, trainer.policy.network, trainer.optimisers)
+    state = trainer.state
+    state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
+    state.evaluated = int(scalars["evaluated"])
 
 
-def decode_samples(policy: MaskedPolicy, task: SudokuTask, sampler: SamplerConfig) -> list[dict[str, list[int]]]:
-    """A few held-out puzzles with their solution and what the policy makes of them, sampled and greedy."""
-    generator = torch.Generator().manual_seed(0)
-    puzzles = task.held_out(SHOWN)[:SHOWN]
-    fills = {
-        name: task.decode(puzzles, policy.sample(task.observe(puzzles), task.blank(puzzles), how, generator).ids)
-        for name, how in (("sampled", sampler), ("greedy", GREEDY))
-    }
-    return [
-        {
-            "puzzle": puzzles.grids[i].tolist(),
-            "solution": puzzles.solutions[i].tolist(),
-            **{name: fill[i].tolist() for name, fill in fills.items()},
-        }
-        for i in range(len(puzzles))
-    ]
+def _append(path: Path, row: Metrics | dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Each step of `Trainer.run`:
 
 1. where a stage is due, ref ← θ and θ ← argmax E_ref[ELBO_θ] (Algorithm 1, self-distillation);
 2. draw rollouts B = {(o_i, a_i)} from π_θ, and their advantages A_i;
-3. θ ← θ + η · (1/m) Σ_i [g_θ(o_i, a_i) + β ∇ELBO_θ(a_i|o_i)] (eq. 7; β = 0 without Algorithm 2).
+3. θ ← θ + η · (1/m) Σ_i [g_θ(o_i, a_i) + β ∇ELBO_θ(a_i|o_i)] (eq. 7; β = 0 without Algorithm 2), see `dipod.update`.
 """
 
 from __future__ import annotations
@@ -12,44 +12,75 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dipod.algorithms import Algorithm
-from dipod.config import OptimiserConfig, TrainerConfig
+from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
 from dipod.drift import gradient_cosine
-from dipod.errors import UserError
 from dipod.evaluation import Metrics, evaluate
-from dipod.likelihood.evidence import Score, sample_corruption
+from dipod.likelihood.corruption import CorruptionConfig
+from dipod.likelihood.evidence import Score
+from dipod.noise import Noise, derive
 from dipod.objectives.baselines import scale_by_std
-from dipod.objectives.surrogates import clip_fractions
+from dipod.parallel import Processes, start
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
-from dipod.policies.tokens import Tokens
 from dipod.rollouts import Rollouts
-from dipod.tasks import Problems, Task
+from dipod.tasks import Task
 from dipod.tightening import Distillation, Tightening, distil
+from dipod.update import Reference, Updater
 
 
 @dataclass
 class TrainState:
-    """Everything that a resumed run needs besides the parameters; the only mutable thing in the loop.
+    """Everything that a resumed run needs besides parameters and optimisers; the only mutable thing in the loop.
+
+    All noise is keyed by the seed and the step, so there is no generator to keep.
 
     Attributes:
         step: updates done (batches of rollouts, not gradient steps).
         beta: β of the last update; None before the first.
         gap: the last gap measured, in nats; None before that.
-        optimisers: "policy" for the updates and "distillation" for Algorithm 1's stages.
-        generators: every source of randomness; "task" is the position in the data.
+        evaluated: the last step whose policy was evaluated; -1 before the first.
     """
 
-    step: int
-    beta: float | None
-    gap: float | None
-    optimisers: dict[str, torch.optim.AdamW]
-    generators: dict[str, torch.Generator]
+    step: int = 0
+    beta: float | None = None
+    gap: float | None = None
+    evaluated: int = -1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a trainer goes about it; each part is a group of `dipod.config.RunConfig`."""
+
+    trainer: TrainerConfig
+    sampler: SamplerConfig
+    optimiser: OptimiserConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    completions: int = 4
+
+
+def frozen(policy: MaskedPolicy) -> Reference:
+    """The policy as it is before training, for a KL penalty: without its adapters, or a frozen copy."""
+    if hasattr(policy.network, "peft_config"):
+        from dipod.policies.lora import reference
+
+        @contextmanager
+        def without_adapters() -> Iterator[MaskedPolicy]:
+            with reference(policy.network):
+                yield policy
+
+        return without_adapters
+    copy = replace(policy, network=deepcopy(policy.network).requires_grad_(False).eval())
+    return lambda: nullcontext(copy)
 
 
 class Trainer:
@@ -61,34 +92,55 @@ class Trainer:
         task: Task,
         algorithm: Algorithm,
         tightening: Tightening,
-        sampler: SamplerConfig,
-        optimiser: OptimiserConfig,
-        config: TrainerConfig,
+        settings: Settings,
         seed: int,
+        processes: Processes | None = None,
     ) -> None:
-        sampler.blocks_of(task.completion_length)
-        self.policy, self.task, self.algorithm, self.tightening = policy, task, algorithm, tightening
-        self.sampler, self.optimiser, self.config = sampler, optimiser, config
+        settings.sampler.blocks_of(task.completion_length)
+        self.policy, self.task, self.tightening, self.settings, self.seed = policy, task, tightening, settings, seed
+        self.config = settings.trainer
+        self.processes = processes or start()
+        self.policy.network.to(self.processes.device)
+        self.algorithm = self._adapted(algorithm)
         self.parameters = [p for p in policy.network.parameters() if p.requires_grad]
-        stage = tightening.distillation_before(0) or Distillation()
-        self.state = TrainState(
-            step=0,
-            beta=None,
-            gap=None,
-            optimisers={
-                "policy": optimiser.build(self.parameters),
-                "distillation": optimiser.build(self.parameters, stage.learning_rate),
-            },
-            generators={
-                name: torch.Generator().manual_seed(8 * seed + i)
-                for i, name in enumerate(("task", "rollout", "corruption", "distillation"))
-            },
+        self.stage = tightening.distillation_before(0)
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": settings.optimiser.build(self.parameters)}
+        if self.stage is not None:
+            rate = self.stage.learning_rate
+            self.optimisers["distillation"] = settings.optimiser.build(self.parameters, rate)
+        wrapped, prepared = self.processes.prepare(policy.network, list(self.optimisers.values()))
+        self.optimisers = dict(zip(self.optimisers, prepared, strict=True))
+        self.updater = Updater(
+            replace(policy, network=wrapped),
+            policy,
+            self.algorithm,
+            settings,
+            seed,
+            self.processes,
+            self.parameters,
+            frozen(policy) if settings.objective.kl_weight else None,
         )
-        self.held_out = task.held_out(config.evaluate_puzzles)
+        self.share = self.processes.share(self.config.prompts * self.config.group_size, "trainer.prompts")
+        self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None
+        self.state = TrainState()
+        self.shown: list[dict[str, Any]] = []
+
+    def _adapted(self, algorithm: Algorithm) -> Algorithm:
+        """The row with what the settings change in it."""
+        chosen, own = self.settings.corruption, algorithm.corruption
+        scheme = own.scheme if chosen.scheme == "own" else chosen.scheme
+        samples = chosen.samples or (own.samples if scheme == own.scheme else max(own.samples, 2))
+        fresh = chosen.fresh or own.fresh
+        normaliser = self.settings.objective.normaliser
+        return replace(
+            algorithm,
+            corruption=replace(chosen, scheme=scheme, samples=samples, fresh=fresh),
+            normaliser=algorithm.normaliser if normaliser == "own" else normaliser,
+        )
 
     def run(self) -> Iterator[Metrics]:
         """Train from the current state to the last step, yielding one object of metrics a step (step 0: the base)."""
-        if self.state.gap is None:
+        if self.state.evaluated < 0:
             yield {"step": 0, **self.evaluate()}
         while self.state.step < self.config.steps:
             started = time.perf_counter()
@@ -108,97 +160,88 @@ class Trainer:
         metrics: Metrics = {}
         stage = self.tightening.distillation_before(state.step)
         if stage is not None:
-            history = self.distil(self.collect(), stage)
+            history = self.distil(self.collect("distillation"), stage)
             metrics |= {"distillation_steps": len(history), "distillation_gain": history[-1] - history[0]}
         state.beta = self.tightening.next_beta(state.step, state.beta, state.gap)
-        rollouts = self.collect()
-        metrics["reward"] = float(rollouts.reward.mean())
+        started = time.perf_counter()
+        rollouts = self.collect("rollout")
+        metrics["seconds_rollout"] = time.perf_counter() - started
+        reward = self.processes.gather(rollouts.reward)
+        metrics |= {"reward": float(reward.double().mean()), "reward_std": float(reward.double().std())}
         measured = state.step == 0 or self.due(self.config.evaluate_every, state.step + 1)
-        if measured and self.config.cosine_rollouts:
+        if measured and self.config.cosine_rollouts and self.processes.count == 1:
             metrics |= self.cosine(rollouts)
-        return metrics | self.update(rollouts, state.beta)
+        rate = self.settings.optimiser.rate_at(state.step, self.config.steps)
+        for group in self.optimisers["policy"].param_groups:
+            group["lr"] = rate
+        return metrics | self.updater.update(rollouts, state.beta, self.optimisers["policy"], state.step)
 
-    def collect(self) -> Rollouts:
-        """Draw observations, G actions for each from the current policy, and their advantages."""
-        config, generators = self.config, self.state.generators
-        problems = self.task.draw(config.prompts, "train", generators["task"]).repeat_interleave(config.group_size)
-        action, reward = self.act(problems, self.sampler, generators["rollout"])
+    def collect(self, purpose: str) -> Rollouts:
+        """Draw observations, G actions for each from the current policy, and their advantages: this process's share."""
+        config, seed = self.config, derive(self.seed, purpose)
+        problems = self.task.draw(config.prompts, "train", seed, self.state.step)
+        mine = problems.repeat_interleave(config.group_size)[self.share]
+        index = torch.arange(config.prompts * config.group_size)[self.share]
+        device = self.processes.device
+        observation = self.task.observe(mine).to(device)
+        noise = Noise.keyed(seed, self.state.step, examples=index.tolist(), device=device)
+        blank = self.task.blank(mine).to(device)
+        ids = self.policy.sample(observation, blank, self.settings.sampler, noise, self.task.eos_id).ids.cpu()
+        action, counted = self.task.complete(mine, ids)
+        own = self.task.reward(mine, ids)
+        reward = self.processes.gather(own)
         advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
         if config.scale_advantages:
             advantage = scale_by_std(advantage)
-        return Rollouts(self.task.observe(problems), action, reward, advantage.flatten())
-
-    def update(self, rollouts: Rollouts, beta: float) -> Metrics:
-        """Gradient steps on one batch of rollouts, with corruption samples drawn once (common random numbers)."""
-        state, algorithm = self.state, self.algorithm
-        corruption = sample_corruption(
-            rollouts.action.valid,
-            self.config.corruption_samples,
-            state.generators["corruption"],
-            self.config.corruption,
+        return Rollouts(
+            observation,
+            action.to(device),
+            counted.to(device),
+            own.to(device),
+            advantage.flatten()[self.share].to(device),
+            index,
         )
-        optimiser = state.optimisers["policy"]
-        for group in optimiser.param_groups:
-            group["lr"] = self.optimiser.rate_at(state.step, self.config.steps)
-        old: Tensor | None = None
-        metrics: Metrics = {"beta": beta}
-        for _ in range(self.config.inner_updates):
-            evidence = self.policy.evidence(rollouts.observation, rollouts.action, corruption)
-            elbo, new = evidence.elbo(), algorithm.proxy(evidence, rollouts.advantage)
-            old = new.detach() if old is None else old  # the ratio of a first update is 1: no second pass
-            objective = algorithm.objective(new, old, rollouts.advantage, elbo, beta)
-            optimiser.zero_grad()
-            (-objective).backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.optimiser.max_grad_norm)
-            self.check_finite(objective, norm)
-            optimiser.step()
-            metrics |= {"train_elbo": float(elbo.detach().mean()), "grad_norm": float(norm)}
-            if algorithm.clip is not None:
-                shares = clip_fractions(new.detach(), old, rollouts.advantage, algorithm.clip)
-                metrics |= dict(zip(("clip_fraction_positive", "clip_fraction_negative"), shares, strict=True))
-        return metrics
 
     def distil(self, rollouts: Rollouts, stage: Distillation) -> list[float]:
         """Maximise the ELBO of the reference's rollouts, with fresh corruption samples at every step."""
-        generator = self.state.generators["distillation"]
-
-        def elbo() -> Tensor:
-            samples, scheme = self.config.corruption_samples, self.config.corruption
-            corruption = sample_corruption(rollouts.action.valid, samples, generator, scheme)
-            return self.policy.evidence(rollouts.observation, rollouts.action, corruption).elbo().mean()
-
-        return distil(elbo, self.parameters, self.state.optimisers["distillation"], stage, self.optimiser.max_grad_norm)
+        updater = self.updater
+        step = self.state.step
+        return distil(
+            lambda i: updater.ascend_elbo(rollouts, step, i),
+            lambda: self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm),
+            self.optimisers["distillation"],
+            stage,
+        )
 
     def evaluate(self) -> Metrics:
         """Solved problems and the gap on held-out problems, with the same noise every time."""
-        config = self.config
-        metrics = evaluate(self.policy, self.task, self.held_out, self.sampler, config.gap_puzzles, config.exact_tokens)
-        self.state.gap = float(metrics["gap"])
-        return metrics
+        self.state.evaluated = self.state.step
+        if self.held_out is None:
+            return {}
+        found = evaluate(
+            self.policy,
+            self.task,
+            self.held_out,
+            self.settings.sampler,
+            self.config,
+            processes=self.processes,
+            show=self.settings.completions,
+        )
+        self.shown = found.shown
+        gap = found.metrics.get("gap")
+        self.state.gap = None if gap is None else float(gap)
+        return found.metrics
 
     def cosine(self, rollouts: Rollouts) -> Metrics:
         """Cosine between the proxy gradient and the policy gradient on this step's rollouts, before the update."""
-        few = rollouts[: self.config.cosine_rollouts]
-        if int(few.action.valid.sum(-1).max()) > self.config.exact_tokens:
+        telling = (rollouts.advantage != 0).nonzero()[: self.config.cosine_rollouts, 0]
+        few = rollouts[telling]
+        if not len(few) or int(few.length.max()) > self.config.exact_tokens:
             return {}
 
         def score(rows: Tensor) -> Score:
             return self.policy.score(few.observation[rows], few.action[rows])
 
-        value = gradient_cosine(score, few.action.valid, few.advantage, self.algorithm.proxy, self.parameters)
+        row = self.algorithm
+        value = gradient_cosine(score, few.counted, few.advantage, row.on_policy, self.parameters, row.corruption)
         return {} if math.isnan(value) else {"cosine": value}
-
-    def act(self, problems: Problems, sampler: SamplerConfig, generator: torch.Generator) -> tuple[Tokens, Tensor]:
-        """One completion for each problem and its reward."""
-        blank = self.task.blank(problems)
-        ids = self.policy.sample(self.task.observe(problems), blank, sampler, generator).ids
-        return blank.with_ids(ids), self.task.reward(problems, ids)
-
-    def check_finite(self, objective: Tensor, norm: Tensor) -> None:
-        """Stop before a NaN reaches the parameters, and name the first bad gradient."""
-        if bool(torch.isfinite(objective)) and bool(torch.isfinite(norm)):
-            return
-        named = self.policy.network.named_parameters()
-        bad = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), "the objective")
-        mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
-        raise UserError(f"gradient of {bad} at step {self.state.step + 1}", float(objective.detach()), mend)

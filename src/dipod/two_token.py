@@ -145,7 +145,14 @@ def run(
 def self_distil(model: TwoTokenModel, stage: Distillation, optimiser: torch.optim.Optimizer) -> None:
     """Maximise E_ref[ELBO_θ] exactly, ref being the model as it comes in (Algorithm 1, line 4)."""
     reference = log_prob_from_table(model.table()).exp().detach()
-    distil(lambda: reference @ elbo_from_table(model.table()), [model.logits], optimiser, stage)
+
+    def ascend(step: int) -> float:
+        del step
+        elbo = reference @ elbo_from_table(model.table())
+        (-elbo).backward()
+        return float(elbo.detach())
+
+    distil(ascend, lambda: None, optimiser, stage)
 
 
 def _gradient(value: Tensor, parameters: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_train_report_and_eval(here: Path, capsys: pytest.CaptureFixture[str]) -
     evaluated = json.loads(capsys.readouterr().out)
     assert evaluated["gap"] == pytest.approx(result["gap"])
     assert evaluated["solved_sampled"] == result["solved_sampled"]
-    assert main(["eval", "run/base", "--puzzles", "8", "--task.blanks", "4-5"]) == 0
+    assert main(["eval", "run/base", "--problems", "8", "--task.blanks", "4-5"]) == 0
     assert "gap" in capsys.readouterr().out
     assert main(["eval", "--task.blanks=4", "run"]) == 0, "settings may come before the run"
     assert main(["report", "run", "--out", "elsewhere"]) == 0
@@ -130,7 +130,7 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     assert "sudoku" in capsys.readouterr().out
     assert main(["recipes", "--fields"]) == 0
-    assert "--trainer.corruption_samples INT" in capsys.readouterr().out
+    assert "--corruption.samples INT" in capsys.readouterr().out
     assert main(["recipes", "sudoku", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["algorithm"] == "spg+dipod"
 
@@ -142,7 +142,10 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "sudoku", "--bta", "1"], "field = 'bta': did you mean beta?"),
         (["train", "sudoku", "--beta", "-1"], "beta = -1.0: give a number of at least 0"),
         (["train", "sudoku", "--beta"], "--beta = '': a value is missing"),
-        (["train", "sudoku", "--corruption_samples", "0"], "trainer.corruption_samples = 0"),
+        (
+            ["train", "sudoku", "--corruption.samples", "3"],
+            "corruption.samples = 3: antithetic pairs need an even number",
+        ),
         (["train", "sudoku", "--task.blanks", "17"], "task.blanks = '17'"),
         (["train", "sudoku", "--block_length", "3"], "sampler.block_length = 3: give a divisor"),
         (["train", "sudoku", "--algorithm", "ppo"], "algorithm = 'ppo': choose a base from fpo, spg"),
@@ -157,7 +160,7 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", "sudoku", "--seeds", "a", "--out", "C"], "seeds = 'a': give whole numbers"),
         (["compare", "sudoku", "--seeds", "0,0", "--out", "C"], "seeds = '0,0': name each once"),
         (["compare", "sudoku", "--jobs", "0", "--out", "C"], "jobs = 0"),
-        (["eval", "nowhere"], "model = 'nowhere': neither a run (config.yaml) nor a model"),
+        (["eval", "nowhere"], "task = None: choose one of gsm8k"),
         (["report", "nowhere"], "run = 'nowhere': no run there"),
         (["two-token", "--steps", "0"], "steps = 0"),
         (["two-token", "--colour", "red"], "unrecognized arguments: --colour red"),

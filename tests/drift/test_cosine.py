@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dipod.drift import cosine, gradient_cosine
 from dipod.errors import UserError
+from dipod.likelihood.corruption import CorruptionConfig
 from dipod.likelihood.evidence import Corruption, MaskedEvidence, Score
 from dipod.likelihood.exact import all_corruptions, exact_table, log_prob_from_table
 from dipod.likelihood.masked import elbo_proxy, sandwich
@@ -25,12 +26,23 @@ def batch() -> tuple[MaskedPolicy, Tokens, Tokens, Tensor]:
     return build_policy(3, sharpness=80.0), prompts(4), action, advantage
 
 
-def measure(policy: MaskedPolicy, observation: Tokens, action: Tokens, advantage: Tensor, proxy: object) -> float:
+def measure(
+    policy: MaskedPolicy,
+    observation: Tokens,
+    action: Tokens,
+    advantage: Tensor,
+    proxy: object,
+    corruption: CorruptionConfig | None = None,
+) -> float:
     def score(rows: Tensor) -> Score:
         return policy.score(observation[rows], action[rows])
 
     parameters = list(policy.network.parameters())
-    return gradient_cosine(score, action.valid, advantage, proxy, parameters)  # type: ignore[arg-type]
+
+    def objective(evidence: MaskedEvidence, weight: Tensor) -> Tensor:
+        return weight * proxy(evidence, weight)  # type: ignore[no-any-return, operator]
+
+    return gradient_cosine(score, action.valid, advantage, objective, parameters, corruption)
 
 
 @pytest.mark.parametrize("proxy", [elbo_proxy, partial(sandwich, eubo_weight=0.5)])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dipod.errors import UserError
-from dipod.likelihood.evidence import MaskedEvidence, sample_corruption
+from dipod.likelihood.corruption import CorruptionConfig, draw
+from dipod.likelihood.evidence import MaskedEvidence
 from dipod.likelihood.exact import all_corruptions, exact_likelihood, exact_path_eubo, exact_table
 from dipod.likelihood.masked import (
     elbo_proxy,
@@ -17,7 +18,7 @@ from dipod.likelihood.masked import (
     spg_eubo,
 )
 from dipod.policies.tokens import Tokens
-from tests.conftest import build_policy, every_completion, prompts
+from tests.conftest import build_policy, every_completion, noise, prompts
 
 
 def two_token_evidence(first: tuple[float, float], second: tuple[float, float]) -> MaskedEvidence:
@@ -27,13 +28,13 @@ def two_token_evidence(first: tuple[float, float], second: tuple[float, float]) 
     return MaskedEvidence(table, corruption.masked, corruption.weights)
 
 
-def test_path_weights_average_to_the_likelihood(generator: torch.Generator) -> None:
+def test_path_weights_average_to_the_likelihood() -> None:
     policy = build_policy(4)
     valid = torch.arange(4) < torch.tensor([4, 2])[:, None]
     action = Tokens(every_completion(4)[[5, 60]], valid)
     score = policy.score(prompts(2), action)
     with torch.no_grad():
-        weights = path_log_weights(score, valid, 3000, generator, rows_per_pass=5000)
+        weights = path_log_weights(score, valid, 3000, noise(len(valid)), rows_per_pass=5000)
         exact = exact_likelihood(score, valid)
         upper = exact_path_eubo(score, valid, 1.5)
     error = weights.exp().std(-1) / 3000**0.5
@@ -43,13 +44,13 @@ def test_path_weights_average_to_the_likelihood(generator: torch.Generator) -> N
     torch.testing.assert_close(path_eubo(weights, 1.5), upper, atol=0.02, rtol=0.0)
 
 
-def test_importance_weighted_bound_lies_between_elbo_and_log_prob(generator: torch.Generator) -> None:
+def test_importance_weighted_bound_lies_between_elbo_and_log_prob() -> None:
     policy = build_policy(5)
     action = Tokens.full(every_completion(5)[[100]])
     score = policy.score(prompts(1), action)
     with torch.no_grad():
         exact = exact_likelihood(score, action.valid)
-        weights = path_log_weights(score, action.valid, 4000, generator)[0]
+        weights = path_log_weights(score, action.valid, 4000, noise(len(action)))[0]
     means = [importance_weighted_bound(weights.reshape(-1, k)).mean() for k in (1, 4, 40)]
     assert exact.gap[0] > 0.1
     assert exact.elbo[0] - 0.05 < means[0] < means[1] < means[2] < exact.log_prob[0] + 0.01
@@ -97,9 +98,11 @@ def test_unseen_tokens_are_left_out_without_nan() -> None:
     assert logits.grad.tolist() == [[[1.0, 0.0, 1.0]]]
 
 
-def test_sandwich_takes_its_bound_by_the_sign_of_the_advantage(generator: torch.Generator) -> None:
+def test_sandwich_takes_its_bound_by_the_sign_of_the_advantage() -> None:
     action = Tokens.full(every_completion(4)[:3])
-    evidence = build_policy(4).evidence(prompts(3), action, sample_corruption(action.valid, 2, generator))
+    evidence = build_policy(4).evidence(
+        prompts(3), action, draw(CorruptionConfig("independent", 2), action.valid, None, noise(len(action)))
+    )
     advantage = torch.tensor([1.0, -1.0, 2.0])
     lower, upper = evidence.elbo(), spg_eubo(evidence, 1.5)
     torch.testing.assert_close(sandwich(evidence, advantage), torch.where(advantage > 0, lower, upper))

@@ -11,11 +11,11 @@ from dipod.errors import UserError
 from dipod.objectives.surrogates import (
     Surrogate,
     aspo,
+    bounded_weight,
     clip_fractions,
     plain,
     ppo_clip,
     spo,
-    unconditional_clip,
 )
 
 SURROGATES: dict[str, Surrogate] = {
@@ -23,7 +23,7 @@ SURROGATES: dict[str, Surrogate] = {
     "ppo": partial(ppo_clip, clip=0.2),
     "spo": partial(spo, clip=0.2),
     "aspo": partial(aspo, clip=0.2),
-    "unconditional": partial(unconditional_clip, clip=0.2),
+    "bounded": partial(bounded_weight, clip=0.2),
 }
 
 
@@ -49,10 +49,10 @@ def test_ppo_stops_only_where_the_update_has_gone_far_enough(ratio: float, advan
     assert gradient(SURROGATES["ppo"], ratio, advantage) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("ratio", [0.7, 1.3])
+@pytest.mark.parametrize(("ratio", "weight"), [(0.1, 0.8), (0.9, 0.9), (1.3, 1.2), (50.0, 1.2)])
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
-def test_unconditional_clip_stops_on_both_sides(ratio: float, advantage: float) -> None:
-    assert gradient(SURROGATES["unconditional"], ratio, advantage) == 0.0
+def test_a_bounded_weight_keeps_every_action_and_outweighs_none(ratio: float, weight: float, advantage: float) -> None:
+    assert gradient(SURROGATES["bounded"], ratio, advantage) == pytest.approx(weight * advantage)
 
 
 @pytest.mark.parametrize(("ratio", "advantage"), [(1.5, 2.0), (0.6, -2.0), (0.8, -1.0)])

@@ -33,13 +33,13 @@ def pad(line: Tokens, left: int, right: int) -> Tokens:
 
 
 @pytest.mark.parametrize("left", [0, 3])
-def test_padding_on_either_side_changes_no_logit(left: int) -> None:
+def test_padding_on_either_side_changes_no_hidden_state(left: int) -> None:
     network, line = build_network(), tokens(2, 6)
     torch.testing.assert_close(network(pad(line, left, 2))[:, left : left + 6], network(line))
 
 
 @pytest.mark.parametrize("left", [0, 2])
-def test_padding_of_prompts_and_completions_changes_no_logit(left: int) -> None:
+def test_padding_of_prompts_and_completions_changes_no_hidden_state(left: int) -> None:
     network, prompt, completion = build_network(), tokens(2, 4), tokens(2, 5, seed=2)
     owner = torch.tensor([1, 0])
     alone = network(completion, None, network.encode(prompt), owner)
@@ -66,7 +66,7 @@ def test_requested_places_are_those_of_the_full_pass() -> None:
     at = torch.tensor([[7, 0], [3, 3], [5, 1]])
     ragged = Tokens(line.ids, torch.arange(8) < torch.tensor([8, 4, 6])[:, None])
     full = network(ragged)
-    torch.testing.assert_close(network(ragged, at), full.gather(1, at[..., None].expand(-1, -1, 7)))
+    torch.testing.assert_close(network(ragged, at), full.gather(1, at[..., None].expand(-1, -1, 16)))
 
 
 def test_positions_can_be_given() -> None:
@@ -113,7 +113,7 @@ def test_logits_against_an_independent_computation() -> None:
         up = norm(x, f"{block}feed_forward_norm.weight") @ weights[f"{block}up.weight"].T
         x = x + (up / (1 + (-up).exp())) @ weights[f"{block}down.weight"].T
     expected = (norm(x, "norm.weight") @ weights["head.weight"].T)[3:]
-    computed = network(completion, None, network.encode(prompt), torch.tensor([0]))
+    computed = network.head(network(completion, None, network.encode(prompt), torch.tensor([0])))
     torch.testing.assert_close(computed[0], expected)
 
 

@@ -24,7 +24,7 @@ def build_run(algorithm: str, seed: int, solved: float, gap: float, kind: str = 
 
 def test_one_run_in_one_sentence() -> None:
     assert sentence([build_run("spg+dipod", 0, 0.973, 0.0812)]) == (
-        "spg+dipod went from 5.0 % to 97.3 % of held-out boards solved by sampling and from 10.0 % to 100.0 % by "
+        "spg+dipod went from 5.0 % to 97.3 % of held-out problems solved by sampling and from 10.0 % to 100.0 % by "
         "greedy decoding in 9 updates, and its exact gap ended at 0.0812 nats."
     )
 

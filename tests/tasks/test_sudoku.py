@@ -55,7 +55,7 @@ def test_there_are_288_grids_and_all_are_solved() -> None:
 @pytest.mark.parametrize("blanks", ["4", "8", "12", "4-12"])
 def test_puzzles_are_uniquely_solvable_with_the_blanks_asked_for(blanks: str, generator: torch.Generator) -> None:
     task = SudokuTask(SudokuConfig(blanks=blanks))
-    puzzles = task.draw(40, "train", generator)
+    puzzles = task.generate(40, "train", generator)
     assert len(puzzles) == 40
     assert (solution_counts(puzzles.grids) == 1).all()
     low, high = task.config.blank_range
@@ -67,22 +67,23 @@ def test_puzzles_are_uniquely_solvable_with_the_blanks_asked_for(blanks: str, ge
 
 def test_no_solution_grid_is_in_both_splits(generator: torch.Generator) -> None:
     task = SudokuTask(SudokuConfig())
-    train, test = (keys(task.draw(3000, split, generator).solutions) for split in ("train", "test"))
+    train, test = (keys(task.generate(3000, split, generator).solutions) for split in ("train", "test"))
     assert len(train) == 216
     assert len(test) == 72
     assert not train & test
 
 
-def test_draws_follow_the_generator_and_the_held_out_set_is_fixed() -> None:
+def test_draws_follow_seed_and_step_and_the_held_out_set_is_fixed() -> None:
     task = SudokuTask(SudokuConfig())
-    first, second = (task.draw(20, "train", torch.Generator().manual_seed(5)).grids for _ in range(2))
+    first, second = (task.draw(20, "train", 5, 3).grids for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(task.held_out(30).grids, SudokuTask(SudokuConfig()).held_out(30).grids)
 
 
 def test_prior_fills_are_row_permutations_that_never_solve(generator: torch.Generator) -> None:
     task = SudokuTask(SudokuConfig(blanks="4-10"))
-    observation, action = task.prior(400, generator)
+    observation, action, counted = task.prior(400, generator)
+    assert torch.equal(counted, action.valid)
     puzzles = read_prompts(observation)
     filled = task.decode(puzzles, action.ids)
     assert (units(filled)[0].sort(-1).values == torch.arange(1, 5)).all()
@@ -92,7 +93,7 @@ def test_prior_fills_are_row_permutations_that_never_solve(generator: torch.Gene
 
 def test_a_share_of_solutions_is_a_setting(generator: torch.Generator) -> None:
     task = SudokuTask(SudokuConfig(solution_share=0.3))
-    observation, action = task.prior(2000, generator)
+    observation, action, _ = task.prior(2000, generator)
     filled = task.decode(read_prompts(observation), action.ids)
     solved = sum(tuple(grid) in keys(solution_grids()) for grid in filled.tolist())
     assert abs(solved / 2000 - 0.3) < 0.05
@@ -101,7 +102,7 @@ def test_a_share_of_solutions_is_a_setting(generator: torch.Generator) -> None:
 @pytest.mark.parametrize("style", ["blanks", "grid"])
 def test_encoding_and_decoding_are_inverse(style: str, generator: torch.Generator) -> None:
     task = SudokuTask(SudokuConfig(blanks="4-9", format=style))  # type: ignore[arg-type]
-    puzzles = task.draw(50, "train", generator)
+    puzzles = task.generate(50, "train", generator)
     action = task.encode(puzzles, puzzles.solutions)
     assert torch.equal(task.decode(puzzles, action.ids), puzzles.solutions)
     assert torch.equal(action.valid, task.blank(puzzles).valid)
@@ -143,7 +144,7 @@ def test_a_completion_token_stands_at_the_cell_that_it_fills() -> None:
 
 def test_shorter_completions_are_padded_on_the_right(generator: torch.Generator) -> None:
     task = SudokuTask(SudokuConfig(blanks="4-8"))
-    puzzles = task.draw(50, "train", generator)
+    puzzles = task.generate(50, "train", generator)
     action: Tokens = task.encode(puzzles, puzzles.solutions)
     assert (action.ids[~action.valid] == PAD_ID).all()
     assert (action.valid.sum(-1) == puzzles.empty.sum(-1)).all()
@@ -160,7 +161,7 @@ def test_csv_files_give_the_puzzles(tmp_path: Path, generator: torch.Generator) 
     path = write_csv(tmp_path / "puzzles.csv", f"{PUZZLE},{SOLUTION}")
     task = SudokuTask(SudokuConfig(test_csv=str(path)))
     assert keys(task.held_out(99).grids) == {tuple(int(c) for c in PUZZLE)}
-    assert len(task.draw(5, "test", generator)) == 5
+    assert len(task.generate(5, "test", generator)) == 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -53,7 +55,14 @@ def stage(distillation: Distillation, max_grad_norm: float = float("inf")) -> tu
     """Maximise -x² from x = 1; returns the history and the final x."""
     x = torch.ones(1, requires_grad=True)
     optimiser = torch.optim.SGD([x], lr=distillation.learning_rate)
-    history = distil(lambda: -x.square().sum(), [x], optimiser, distillation, max_grad_norm)
+
+    def ascend(step: int) -> float:
+        del step
+        x.square().sum().backward()
+        return -float(x.detach().square())
+
+    clip = partial(torch.nn.utils.clip_grad_norm_, [x], max_grad_norm)
+    history = distil(ascend, clip, optimiser, distillation)
     return history, float(x.detach())
 
 

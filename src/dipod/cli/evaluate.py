@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 
 from dipod import runs
-from dipod.checkpoints import latest_checkpoint
+from dipod.checkpoints import latest_checkpoint, load_checkpoint
 from dipod.config import RunConfig
-from dipod.errors import UserError
+from dipod.errors import UserError, require
 from dipod.evaluation import evaluate
+from dipod.parallel import start
 from dipod.policies.transformer import CONFIG_FILE
+from dipod.protocol import protocol_line
 from dipod.recipes import build_policy, build_task, load, overlay
+from dipod.tasks.text.rows import TASKS
 
 NAME = "eval"
 HELP = "solved problems and gap of a run or a model, on held-out problems or a file"
@@ -20,57 +23,88 @@ DESCRIPTION = """Evaluate the last checkpoint of a run, or a saved model, by sam
 
   dipod eval runs/fpo
   dipod eval runs/fpo --task.test_csv puzzles.csv
-  dipod eval runs/fpo/base --task sudoku --task.blanks 10 --puzzles 1000
+  dipod eval runs/fpo/base --task sudoku --task.blanks 10 --problems 1000
+  dipod eval GSAI-ML/LLaDA-8B-Instruct --task gsm8k --parser d1 --lengths 128,256,512
 
-Settings are flags as in `dipod train`; a run brings its own, a model those of the recipe named by --task.
+Settings are flags as in `dipod train`; a run brings its own, a small model those of the recipe named by --task, a
+model of the hub's format those of the recipe llada with the task gsm8k, math, countdown or sudoku.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command; other flags are settings."""
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model's folder, or a name on the hub")
+    parser.add_argument("--task", metavar="T", help="a recipe (small models) or gsm8k, math, countdown, sudoku")
+    parser.add_argument("--problems", type=int, metavar="N", help="how many problems, unless a file gives them")
     parser.add_argument(
-        "model", type=Path, metavar="RUN_OR_MODEL", help="a run folder, or one with config.json and weights"
+        "--lengths", metavar="L,L,...", help="answers of these lengths, one after the other, two tokens a step"
     )
-    parser.add_argument(
-        "--task", default="sudoku", metavar="RECIPE", help="the task, for a bare model (default: sudoku)"
-    )
-    parser.add_argument("--puzzles", type=int, metavar="N", help="how many problems, unless a file gives them")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling noise (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="append the result to this JSONL file")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, evaluate, print."""
-    config, model = _locate(arguments.model, arguments.task)
     settings = dict(arguments.settings)
-    if arguments.puzzles is not None:
-        settings["trainer.evaluate_puzzles"] = str(arguments.puzzles)
-    config = overlay(config, {**settings, "base": str(model)})
+    if arguments.problems is not None:
+        settings["trainer.evaluate_problems"] = str(arguments.problems)
+    for length in (arguments.lengths or "").split(","):
+        chosen = {**settings, **_of_length(length)} if length else settings
+        _evaluate(arguments, chosen)
+
+
+def _of_length(text: str) -> dict[str, str]:
+    """Settings of the published evaluations for answers of a length: half as many steps as tokens."""
+    require(text.isdigit() and int(text) >= 2, "lengths", text, "give whole numbers separated by commas")
+    return {"task.completion_length": text, "sampler.steps": str(int(text) // 2)}
+
+
+def _evaluate(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
+    """One evaluation."""
+    config, checkpoint = _locate(arguments.model, arguments.task, settings)
+    require(config.trainer.evaluate_problems > 0, "problems", config.trainer.evaluate_problems, "give at least 1")
     task = build_task(config)
     policy = build_policy(config, task)
-    problems = task.held_out(config.trainer.evaluate_puzzles)
-    trainer = config.trainer
-    metrics = evaluate(
-        policy, task, problems, config.sampler, trainer.gap_puzzles, trainer.exact_tokens, arguments.seed
-    )
-    if arguments.json:
-        print(json.dumps({"model": str(model), "problems": len(problems), **metrics}))
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, policy.network, {})
+    processes = start(config.model.mixed_precision)
+    policy.network.to(processes.device)
+    problems = task.held_out(config.trainer.evaluate_problems)
+    found = evaluate(policy, task, problems, config.sampler, config.trainer, arguments.seed, processes)
+    protocol = protocol_line(config, str(processes.device), arguments.seed)
+    result = {"model": str(checkpoint or arguments.model), "problems": len(problems), **found.metrics, **protocol}
+    if not processes.main:
         return
-    print(f"{model}: {len(problems)} held-out problems")
+    if arguments.out is not None:
+        with arguments.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    metrics = found.metrics
+    print(f"{result['model']}: {len(problems)} held-out problems\n{protocol['protocol']}")
     for how in ("sampled", "greedy"):
-        print(f"{how:<8} cells {metrics[f'cells_{how}']:6.1%}   solved {metrics[f'solved_{how}']:6.1%}")
-    kind = str(metrics["gap_kind"]).replace("_", " ")
-    print(f"gap      {metrics['gap']:.4f} nats ({kind})   ELBO {metrics['elbo']:.3f} nats")
+        print(f"{how:<8} reward {metrics[f'reward_{how}']:8.4f}   solved {metrics[f'solved_{how}']:6.1%}")
+    if "gap" in metrics:
+        kind = str(metrics["gap_kind"]).replace("_", " ")
+        print(f"gap      {metrics['gap']:.4f} nats ({kind})   ELBO {metrics['elbo']:.3f} nats")
 
 
-def _locate(folder: Path, recipe: str) -> tuple[RunConfig, Path]:
-    """The settings and the model's folder for what was given."""
+def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunConfig, Path | None]:
+    """The settings for what was given, and the checkpoint if it is a run."""
+    folder = Path(name)
     if (folder / runs.CONFIG).is_file():
         config = runs.read_config(folder)
         latest = latest_checkpoint(folder / runs.CHECKPOINTS)
         if latest is None:
             raise UserError("run", str(folder), "it has no checkpoint yet; go on with dipod train --resume")
-        return config, latest
-    if (folder / CONFIG_FILE).is_file():
-        return load(recipe), folder
-    raise UserError("model", str(folder), f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")
+        chosen = settings if task is None else {"task.name": task, **settings}
+        own = {} if config.model.path else {"base": str(latest)}
+        return overlay(config, {**chosen, **own}), latest
+    if (folder / CONFIG_FILE).is_file() and "axes" in json.loads((folder / CONFIG_FILE).read_text()):
+        return overlay(load(task or "sudoku"), {**settings, "base": name}), None
+    if folder.exists() and not (folder / CONFIG_FILE).is_file():
+        raise UserError("model", name, f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")
+    require(task in TASKS, "task", task, f"choose one of {', '.join(TASKS)}")
+    return overlay(load("llada"), {"task.name": task, **settings, "model.path": name}), None

@@ -12,7 +12,8 @@ from dipod import runs
 from dipod.cli.progress import Display, facts
 from dipod.config import RunConfig
 from dipod.errors import UserError
-from dipod.recipes import load, overlay
+from dipod.parallel import by_first, first
+from dipod.recipes import load, overlay, to_yaml
 from dipod.report import write_report
 from dipod.runs import Interrupted
 
@@ -24,6 +25,7 @@ DESCRIPTION = """Train a recipe: make the base model, improve it by reinforcemen
   dipod train sudoku
   dipod train sudoku --algorithm fpo --seed 1 --out runs/fpo
   dipod train sudoku --beta 0.2 --steps 200 --task.blanks 6-10
+  dipod train gsm8k-llada-spg --dry-run          (what it would do: prompt, memory, steps)
   dipod train --resume runs/fpo          (or, for the last run of the default name: dipod train sudoku --resume)
 
 Every setting is a flag, --field value or --group.field value; `dipod recipes --fields` lists them with their meaning.
@@ -36,12 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", help="a name from `dipod recipes`, or the path of a YAML file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/RECIPE-ALGORITHM-seedN)")
     parser.add_argument("--resume", nargs="?", const=LATEST, metavar="RUN", help="go on with a run where it stopped")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print settings, a prompt, memory and steps; train nothing"
+    )
     parser.add_argument("--json", action="store_true", help="print the last metrics as one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Start or resume a run and bring it to its report."""
-    console = Console(stderr=arguments.json)
+    """Start or resume a run and bring it to its report; or say what it would do."""
+    if arguments.dry_run:
+        _plan(arguments)
+        return
+    console = Console(stderr=arguments.json, quiet=not first())
     folder = _resumed(arguments) if arguments.resume else _started(arguments)
     config = runs.read_config(folder)
     console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", highlight=False)
@@ -50,6 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
             runs.train(folder, display)
         except Interrupted:
             raise Interrupted(f"saved; go on with `dipod train --resume {folder}`") from None
+    if not first():
+        return
     report = write_report([folder], folder)
     last = runs.read_metrics(folder)[-1]
     if arguments.json:
@@ -58,13 +68,28 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(f"done: {facts(last, evaluation=True)}\nreport: {report}", highlight=False, soft_wrap=True)
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    """Print what a run would do."""
+    from dipod.dry_run import as_json, as_text, plan
+
+    if arguments.recipe is None:
+        raise UserError("recipe", None, "name one (`dipod recipes` lists them)")
+    config = overlay(load(arguments.recipe), arguments.settings)
+    found = plan(config)
+    print(json.dumps(as_json(found, config)) if arguments.json else as_text(found, to_yaml(config)))
+
+
 def _started(arguments: argparse.Namespace) -> Path:
     if arguments.recipe is None:
         raise UserError("recipe", None, "name one (`dipod recipes` lists them), or give --resume RUN")
     config = overlay(load(arguments.recipe), arguments.settings)
-    folder: Path = arguments.out or _default_folders(config)[-1]
-    runs.create(folder, config)
-    return folder
+
+    def create() -> Path:
+        folder: Path = arguments.out or _default_folders(config)[-1]
+        runs.create(folder, config)
+        return folder
+
+    return by_first(create)
 
 
 def _resumed(arguments: argparse.Namespace) -> Path:

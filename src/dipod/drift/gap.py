@@ -11,6 +11,7 @@ from torch import Tensor
 from dipod.likelihood.evidence import Score
 from dipod.likelihood.exact import exact_likelihood
 from dipod.likelihood.masked import importance_weighted_bound, path_log_weights
+from dipod.noise import Noise
 
 GapKind = Literal["exact", "lower_bound", "estimate"]
 
@@ -43,7 +44,7 @@ def gap_lower_bound(log_weights: Tensor) -> Tensor:
 def measure_gap(
     score: Score,
     valid: Tensor,
-    generator: torch.Generator,
+    noise: Noise,
     exact_tokens: int = 10,
     paths: int = 16,
     rows_per_pass: int = 4096,
@@ -53,7 +54,7 @@ def measure_gap(
     Args:
         score: the model on the batch.
         valid: [B, L] bool.
-        generator: draws the decoding orders of the lower bound; not used by the exact gap.
+        noise: one stream a row, for the decoding orders of the lower bound; not used by the exact gap.
         exact_tokens: the longest completion to treat exactly (2^n forward rows each).
         paths: decoding orders per action for the lower bound (n forward rows each).
         rows_per_pass: bounds the memory.
@@ -61,5 +62,5 @@ def measure_gap(
     if int(valid.sum(-1).max()) <= exact_tokens:
         likelihood = exact_likelihood(score, valid, rows_per_pass)
         return Gap(float(likelihood.gap.mean()), "exact", float(likelihood.elbo.mean()))
-    log_weights = path_log_weights(score, valid, paths, generator, rows_per_pass).double()
+    log_weights = path_log_weights(score, valid, paths, noise, rows_per_pass).double()
     return Gap(float(gap_lower_bound(log_weights).mean()), "lower_bound", float(log_weights.mean()))

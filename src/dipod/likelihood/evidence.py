@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from dipod.errors import require
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """``score(rows [R], masked [R, L]) -> [R, L]``: log-probability of each row's own token at every masked
 position, given the row's observation and its tokens at the unmasked positions. Entries at unmasked
 positions are zero. Every bound and every exact likelihood in this package is made from this one function."""
-
-Scheme = Literal["independent", "antithetic", "stratified"]
 
 
 class Evidence(Protocol):
@@ -39,13 +35,44 @@ class Corruption:
         masked: [B, K, L] bool, the positions hidden from the model; never a padding position.
         weights: [B, K] importance weights, so that the mean over K of weight x masked log-probabilities
             is the ELBO.
+        prompt: [B, K, P] bool, prompt tokens hidden from the model as well; None where it sees them all.
     """
 
     masked: Tensor
     weights: Tensor
+    prompt: Tensor | None = None
 
     def __getitem__(self, rows: Tensor | slice) -> Corruption:
-        return Corruption(self.masked[rows], self.weights[rows])
+        return Corruption(self.masked[rows], self.weights[rows], None if self.prompt is None else self.prompt[rows])
+
+    def __len__(self) -> int:
+        return len(self.masked)
+
+    @property
+    def samples(self) -> int:
+        """K."""
+        return self.masked.shape[1]
+
+    def pick(self, samples: slice) -> Corruption:
+        """Some of the K samples of every row."""
+        prompt = None if self.prompt is None else self.prompt[:, samples]
+        return Corruption(self.masked[:, samples], self.weights[:, samples], prompt)
+
+    def to(self, device: torch.device | str) -> Corruption:
+        """The same on another device."""
+        prompt = None if self.prompt is None else self.prompt.to(device)
+        return Corruption(self.masked.to(device), self.weights.to(device), prompt)
+
+    def beside(self, other: Corruption) -> Corruption:
+        """Both sets of samples next to each other, K + K' of them."""
+        first, second = self.prompt, other.prompt
+        if first is None and second is not None:
+            first = second.new_zeros(*self.masked.shape[:2], second.shape[-1])
+        if second is None and first is not None:
+            second = first.new_zeros(*other.masked.shape[:2], first.shape[-1])
+        prompt = None if first is None or second is None else torch.cat([first, second], 1)
+        masked, weights = torch.cat([self.masked, other.masked], 1), torch.cat([self.weights, other.weights], 1)
+        return Corruption(masked, weights, prompt)
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,10 @@ class MaskedEvidence:
     token_log_probs: Tensor
     masked: Tensor
     weights: Tensor
+
+    def pick(self, samples: slice) -> MaskedEvidence:
+        """What some of the K samples say."""
+        return MaskedEvidence(self.token_log_probs[:, samples], self.masked[:, samples], self.weights[:, samples])
 
     def elbo(self, per_sample: bool = False) -> Tensor:
         """ELBO, paper eq. 10 for the absorbing process: mean over K of (L/k) Σ_{i masked} log p(x_i | x_unmasked).
@@ -96,50 +127,3 @@ def score_in_passes(score: Score, rows: Tensor, masked: Tensor, rows_per_pass: i
     parts = [score(r, m) for r, m in zip(rows.split(size), masked.split(size), strict=True)]
     result = torch.cat(parts) if len(parts) > 1 else parts[0]
     return result.float() if result.dtype in (torch.float16, torch.bfloat16) else result
-
-
-def sample_corruption(
-    valid: Tensor, samples: int, generator: torch.Generator, scheme: Scheme = "independent"
-) -> Corruption:
-    """Draw masks for the unbiased Monte-Carlo ELBO: k uniform on 1..n, a uniform subset of k tokens, weight n/k.
-
-    Schemes (all unbiased in the mean over K):
-        independent: K independent draws.
-        antithetic: pairs (k, n+1-k); the second mask is the complement of the first plus one token of it,
-            so that a pair masks every token at least once.
-        stratified: k drawn from K equal strata of 1..n.
-
-    Args:
-        valid: [B, L] bool, the tokens that belong to the completion (n per row, at least 1).
-        samples: K, at least 1; even for ``antithetic``.
-        generator: source of randomness, on any device.
-        scheme: one of the above.
-
-    Raises:
-        UserError: K < 1, an odd K with ``antithetic``, an unknown scheme, or a row without tokens.
-    """
-    require(samples >= 1, "samples", samples, "give at least one corruption sample (K >= 1)")
-    require(scheme in get_args(Scheme), "scheme", scheme, f"choose one of {', '.join(get_args(Scheme))}")
-    paired = scheme == "antithetic"
-    require(not paired or samples % 2 == 0, "samples", samples, "antithetic pairs need an even number of samples")
-    lengths = valid.sum(-1)
-    require(bool((lengths > 0).all()), "valid", "a row without tokens", "drop rows whose completion is empty")
-
-    batch, length = valid.shape
-    draws = samples // 2 if paired else samples
-    device = generator.device
-    u = torch.rand(batch, draws, generator=generator, device=device)
-    if scheme == "stratified":
-        u = (u + torch.arange(draws, device=device)) / draws
-    noise = torch.rand(batch, draws, length, generator=generator, device=device)
-    u, noise = u.to(valid.device), noise.to(valid.device)
-
-    n = lengths[:, None]
-    k = (u * n).floor().long().clamp_max(n - 1) + 1
-    rank = noise.masked_fill(~valid[:, None], torch.inf).argsort(-1).argsort(-1)
-    masked = rank < k[..., None]
-    if paired:
-        partner = (rank >= k[..., None] - 1) & valid[:, None]
-        masked = torch.stack([masked, partner], 2).flatten(1, 2)
-        k = torch.stack([k, n + 1 - k], 2).flatten(1, 2)
-    return Corruption(masked, n / k)

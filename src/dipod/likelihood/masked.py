@@ -1,6 +1,7 @@
 """Bounds and proxies of log π for masked diffusion: the paper's equations 17 to 21, in order.
 
-A proxy is ``proxy(evidence, advantage) -> [B]``: what stands in for log π(a|o) in the policy gradient. The
+A proxy is ``proxy(evidence, advantage) -> [B]`` (or one value for each token, [B, L], which sum to it): what stands in
+for log π(a|o) in the policy gradient. The
 advantage is an argument because SPG chooses its bound by the advantage's sign; the result is not multiplied by it.
 """
 
@@ -14,14 +15,13 @@ from torch import Tensor
 
 from dipod.errors import require
 from dipod.likelihood.evidence import Evidence, MaskedEvidence, Score, score_in_passes
+from dipod.noise import Noise
 
 MaskedProxy = Callable[[MaskedEvidence, Tensor], Tensor]
-"""``proxy(evidence, advantage) -> [B]`` nats."""
+"""``proxy(evidence, advantage)`` in nats: [B], or [B, L] or [B, K, L] where tokens have ratios of their own."""
 
 
-def path_log_weights(
-    score: Score, valid: Tensor, paths: int, generator: torch.Generator, rows_per_pass: int | None = None
-) -> Tensor:
+def path_log_weights(score: Score, valid: Tensor, paths: int, noise: Noise, rows_per_pass: int | None = None) -> Tensor:
     """Log importance weights of uniformly random decoding orders, paper eq. 16 for one token a step.
 
     log w(σ) = Σ_t log p(x_σ(t) | x_σ(1..t-1)). Since E_σ[w] = π(x), their mean is an unbiased ELBO and their
@@ -31,7 +31,7 @@ def path_log_weights(
         score: the model.
         valid: [B, L] bool.
         paths: number of orders K' per row; each costs L forward rows.
-        generator: draws the orders.
+        noise: one stream a row, for the orders.
         rows_per_pass: forward rows per pass, which bounds the memory; all at once when None.
 
     Returns:
@@ -39,8 +39,8 @@ def path_log_weights(
     """
     require(paths >= 1, "paths", paths, "draw at least one decoding order")
     batch, length = valid.shape
-    noise = torch.rand(batch, paths, length, generator=generator, device=generator.device).to(valid.device)
-    rank = noise.masked_fill(~valid[:, None], torch.inf).argsort(-1).argsort(-1)  # step at which a token is decoded
+    numbers = noise.uniform(paths, length, device=valid.device)
+    rank = numbers.masked_fill(~valid[:, None], torch.inf).argsort(-1).argsort(-1)  # step at which a token is decoded
     step = torch.arange(length, device=valid.device)[:, None]
     masked = (rank[:, :, None, :] >= step) & valid[:, None, None, :]  # [B, K', step, L]: masked before that step
     decoded = (rank[:, :, None, :] == step) & valid[:, None, None, :]
@@ -113,3 +113,19 @@ def sandwich(
         return lower
     upper = eubo_weight * spg_eubo(evidence, order) + (1 - eubo_weight) * lower
     return torch.where(advantage > 0, lower, upper)
+
+
+def token_proxy(evidence: MaskedEvidence, advantage: Tensor) -> Tensor:
+    """One value for each token, mean over K of weight x log p(x_i | ·), [B, L]; their sum is `MaskedEvidence.elbo`.
+
+    Under "all-masked" corruption this is diffu-GRPO's mean-field log-probability of every token, under "coupled"
+    corruption that of coupled-GRPO.
+    """
+    del advantage
+    return (evidence.weights[..., None] * evidence.token_log_probs).mean(1)
+
+
+def masked_token_proxy(evidence: MaskedEvidence, advantage: Tensor) -> Tensor:
+    """UniGRPO's: log p(x_i | ·) of every token in every sample, [B, K, L], zero where not masked."""
+    del advantage
+    return evidence.token_log_probs

@@ -39,3 +39,15 @@ def scale_by_std(advantage: Tensor, epsilon: float = 1e-4) -> Tensor:
     A group whose rewards are all equal has advantages of zero and keeps them.
     """
     return advantage / (advantage.std(-1, unbiased=False, keepdim=True) + epsilon)
+
+
+def contrast(reward: Tensor, negative: float = 1.0) -> Tensor:
+    """wd1's weights: G·(softmax(A) - ω·softmax(-A)) over the group, with A = r - mean of the group.
+
+    With ω = ``negative`` = 1, a group whose rewards are all equal weighs nothing and small advantages weigh about 2A;
+    ω = 0 keeps the positive weights only (they sum to G whatever the rewards). The factor G makes the mean over
+    rollouts of weight x log-probability wd1's loss, which sums over a group.
+    """
+    advantage = group_mean(reward)
+    weight: Tensor = advantage.softmax(-1) - negative * (-advantage).softmax(-1)
+    return reward.shape[-1] * weight

@@ -43,10 +43,18 @@ def aspo(new: Tensor, old: Tensor, advantage: Tensor, clip: float = 0.2) -> Tens
     return torch.where(advantage >= 0, ppo_clip(new, old, advantage, clip), spo(new, old, advantage, clip))
 
 
-def unconditional_clip(new: Tensor, old: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
-    """clip(ρ, 1±ε)·A without PPO's minimum: no gradient outside the range, whichever side it was left on."""
+def bounded_weight(new: Tensor, old: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
+    """clip(ρ, 1±ε)·A·new with the ratio as a constant weight: StableDRL's unconditional clipping.
+
+    Whatever noise is in ρ, an action weighs between 1-ε and 1+ε times its advantage, and its gradient never vanishes.
+    """
     _check_clip(clip)
-    return (new - old).exp().clamp(1 - clip, 1 + clip) * advantage
+    return ratio_weight(new, old, clip) * advantage * new
+
+
+def ratio_weight(new: Tensor, old: Tensor, clip: float) -> Tensor:
+    """clip(ρ, 1±ε) as a constant, whose sum over the batch self-normalises `bounded_weight`."""
+    return (new - old).exp().clamp(1 - clip, 1 + clip).detach()
 
 
 def clip_fractions(new: Tensor, old: Tensor, advantage: Tensor, clip: float) -> tuple[float, float]:

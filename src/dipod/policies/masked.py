@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from dipod.errors import require
-from dipod.likelihood.evidence import Corruption, MaskedEvidence, Score, evaluate
-from dipod.policies.sampling import Sample, SamplerConfig, ancestral, semi_autoregressive
+from dipod.likelihood.evidence import Corruption, MaskedEvidence, Score, evaluate, score_in_passes
+from dipod.noise import Noise
+from dipod.policies.head import token_log_probs
+from dipod.policies.sampling import Logits, Sample, SamplerConfig, decode
 from dipod.policies.tokens import Tokens
 
 
 class MaskedModel(Protocol):
-    """A network that predicts masked tokens in two parts, so that what depends on the prompt alone is done once."""
+    """A network that predicts masked tokens in three parts.
+
+    What depends on the prompt alone is done once, and logits are taken only where they are wanted.
+    """
 
     def encode(self, prompts: Tokens) -> Any:
         """What completions need of prompts [P, S]; for a network that cannot split, the prompts themselves."""
         ...
 
     def __call__(self, tokens: Tokens, at: Tensor | None, prompts: Any, owner: Tensor) -> Tensor:
-        """Logits [B, M or T, V] of completions [B, T] at places ``at`` [B, M] (all when None).
+        """Final hidden states [B, M or T, D] of completions [B, T] at places ``at`` [B, M] (all when None).
 
         ``prompts`` is what `encode` returned; ``owner`` [B] says which of them each completion belongs to.
         """
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of final hidden states [..., D]."""
         ...
 
 
@@ -35,7 +45,8 @@ class MaskedPolicy:
     """π(a|o) of a masked diffusion model.
 
     Attributes:
-        network: a `MaskedModel` that is an ``nn.Module``.
+        network: a `MaskedModel` that is an ``nn.Module``, or a wrapper of one that keeps it as ``module`` (as
+            DistributedDataParallel does) or passes attributes on (as peft does).
         mask_id: the token that hides a completion token.
         barred: further tokens that a completion never holds (padding, say); their probability is zero.
     """
@@ -44,34 +55,65 @@ class MaskedPolicy:
     mask_id: int
     barred: tuple[int, ...] = ()
 
-    def sample(self, observation: Tokens, blank: Tokens, config: SamplerConfig, generator: torch.Generator) -> Sample:
-        """Draw one action for each observation.
+    @property
+    def model(self) -> MaskedModel:
+        """The network without the wrapper around it."""
+        return cast(MaskedModel, getattr(self.network, "module", self.network))
+
+    def sample(
+        self, observation: Tokens, blank: Tokens, config: SamplerConfig, noise: Noise, eos_id: int | None = None
+    ) -> Sample:
+        """Draw one action for each observation, in evaluation mode and without gradients.
+
+        A text that completions are to begin with belongs at the end of the prompt.
 
         Args:
             observation: [B, P] prompts.
             blank: [B, L] the places of the completion's tokens (its length is given, as in the published systems);
                 the ids do not matter.
             config: how to decode.
-            generator: source of randomness.
+            noise: B streams; a row's sample depends on its own alone.
+            eos_id: the end-of-text token, for ``config.eos_stop``.
+
+        Raises:
+            UserError: settings that do not fit the completion.
         """
-        training = self.network.training
-        self.network.eval()
-        try:
-            with torch.inference_mode():
-                encoded, owner = self._encode(observation)
-
-            def logits(masked: Tensor, completion: Tensor, at: Tensor | None) -> Tensor:
-                return self._logits(blank.with_ids(completion), masked, at, encoded, owner)
-
-            if config.any_order:
-                return ancestral(logits, blank.ids, blank.valid, config.temperature, generator)
-            return semi_autoregressive(logits, blank.ids, blank.valid, config, generator)
-        finally:
-            self.network.train(training)
+        size = config.max_rows or max(len(observation), 1)
+        slices = [slice(first, first + size) for first in range(0, max(len(observation), 1), size)]
+        parts = []
+        with _evaluating(self.network), torch.inference_mode():
+            for some in slices:
+                logits = self._sampler_logits(observation[some], config.cfg_scale)
+                parts.append(decode(logits, blank[some], config, noise[some], eos_id))
+        return Sample(torch.cat([part.ids for part in parts]), torch.cat([part.order for part in parts]))
 
     def completion_logits(self, observation: Tokens, action: Tokens, masked: Tensor, at: Tensor | None) -> Tensor:
         """Logits [B, M or L, V] at completion places ``at`` [B, M] (all when None), ``masked`` [B, L] hidden."""
-        return self._logits(action, masked, at, *self._encode(observation))
+        logits = self.model.head(self._hidden(observation, action, masked, at))
+        return logits.index_fill(-1, self._barred(logits.device), -torch.inf)
+
+    def _sampler_logits(self, observation: Tokens, cfg_scale: float) -> Logits:
+        """The model as `decode` asks for it, with prompts encoded once and classifier-free guidance if wanted.
+
+        Guidance is u + (s + 1)(c - u), u being the logits where every prompt token is masked.
+        """
+        batch = len(observation)
+        if cfg_scale > 0:
+            hidden_prompts = observation.ids.masked_fill(observation.valid, self.mask_id)
+            twice = torch.arange(batch, device=observation.ids.device).repeat(2)
+            observation = observation[twice].with_ids(torch.cat([observation.ids, hidden_prompts]))
+        encoded, owner = self._encode(observation)
+        barred = self._barred(observation.ids.device)
+
+        def logits(rows: Tensor, completion: Tokens, masked: Tensor, at: Tensor) -> Tensor:
+            tokens = completion.with_ids(completion.ids.masked_fill(masked, self.mask_id))
+            values = self.model.head(self.model(tokens, at, encoded, owner[rows]))
+            if cfg_scale > 0:
+                free = self.model.head(self.model(tokens, at, encoded, owner[rows + batch]))
+                values = free + (cfg_scale + 1) * (values - free)
+            return values.index_fill_(-1, barred, -torch.inf)
+
+        return logits
 
     def _encode(self, observation: Tokens) -> tuple[Any, Tensor]:
         """The different prompts of a batch, encoded, and which of them each row has."""
@@ -80,31 +122,61 @@ class MaskedPolicy:
         different, owner = key.unique(dim=0, return_inverse=True)
         first = torch.full((len(different),), len(owner), device=owner.device)
         first = first.scatter_reduce(0, owner, torch.arange(len(owner), device=owner.device), "amin")
-        encode: Callable[[Tokens], Any] = self.network.encode  # type: ignore[assignment]
-        return encode(observation[first]), owner
+        return self.model.encode(observation[first]), owner
 
-    def _logits(self, action: Tokens, masked: Tensor, at: Tensor | None, encoded: Any, owner: Tensor) -> Tensor:
+    def _hidden(self, observation: Tokens, action: Tokens, masked: Tensor, at: Tensor | None = None) -> Tensor:
+        """Final hidden states [B, M or L, D] with ``masked`` [B, L] places hidden, through the network's wrapper."""
         tokens = action.with_ids(action.ids.masked_fill(masked, self.mask_id))
-        logits: Tensor = self.network(tokens, at, encoded, owner)
-        barred = torch.tensor([self.mask_id, *self.barred], device=logits.device)
-        return logits.index_fill(-1, barred, -torch.inf)
+        hidden: Tensor = self.network(tokens, at, *self._encode(observation))
+        return hidden
+
+    def _barred(self, device: torch.device) -> Tensor:
+        return torch.tensor([self.mask_id, *self.barred], device=device)
 
     def score(self, observation: Tokens, action: Tokens) -> Score:
-        """The function from which every bound is made; see `dipod.likelihood.evidence.Score`."""
+        """The function from which every bound is made; see `dipod.likelihood.evidence.Score`.
+
+        Logits are computed only at the masked places.
+        """
 
         def score(rows: Tensor, masked: Tensor) -> Tensor:
             picked = action[rows]
-            logits = self.completion_logits(observation[rows], picked, masked, None)
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            token = picked.ids.masked_fill(~picked.valid, 0)[..., None]
-            log_probs = logits.gather(-1, token)[..., 0] - logits.logsumexp(-1)
-            return torch.where(masked & picked.valid, log_probs, 0.0)
+            hidden = self._hidden(observation[rows], picked, masked).flatten(0, 1)
+            at = (masked & picked.valid).flatten().nonzero()[:, 0]
+            token = picked.ids.flatten().index_select(0, at)
+            log_probs = token_log_probs(self.model.head, hidden.index_select(0, at), token, self._barred(hidden.device))
+            return log_probs.new_zeros(masked.numel()).index_copy(0, at, log_probs).view(masked.shape)
 
         return score
 
     def evidence(
         self, observation: Tokens, action: Tokens, corruption: Corruption, rows_per_pass: int | None = None
     ) -> MaskedEvidence:
-        """Evidence for actions under given corruption samples, [B, K, L]; differentiable."""
+        """Evidence for actions under given corruption samples, [B, K, L]; differentiable.
+
+        Prompt tokens under ``corruption.prompt`` [B, K, P] are hidden too, in that sample.
+        """
         require(len(observation) == len(action), "action", len(action), "give one action for each observation")
-        return evaluate(self.score(observation, action), corruption, rows_per_pass)
+        if corruption.prompt is None:
+            return evaluate(self.score(observation, action), corruption, rows_per_pass)
+        batch, samples, length = corruption.masked.shape
+        rows = torch.arange(batch, device=action.ids.device).repeat_interleave(samples)
+        seen = observation[rows]
+        seen = seen.with_ids(seen.ids.masked_fill(corruption.prompt.flatten(0, 1), self.mask_id))
+        each = torch.arange(len(rows), device=rows.device)
+        score = self.score(seen, action[rows])
+        flat = score_in_passes(score, each, corruption.masked.flatten(0, 1), rows_per_pass)
+        token_log_probs = flat.reshape(batch, samples, length)
+        return MaskedEvidence(token_log_probs, corruption.masked, corruption.weights.to(token_log_probs.dtype))
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every module back in its own mode afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -37,3 +37,8 @@ class Tokens:
     def with_ids(self, ids: Tensor) -> Tokens:
         """The same places with other tokens."""
         return Tokens(ids, self.valid, self.positions)
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """The same on another device."""
+        positions = None if self.positions is None else self.positions.to(device)
+        return Tokens(self.ids.to(device), self.valid.to(device), positions)

@@ -180,16 +180,16 @@ class MaskedTransformer(nn.Module):
         prompts: EncodedPrompts | None = None,
         owner: Tensor | None = None,
     ) -> Tensor:
-        """Logits of every token, or only where they are asked for.
+        """Final hidden states of every token, or only where they are asked for; ``head`` makes logits of them.
 
         Args:
             tokens: [B, T].
-            at: [B, M] int64 places in ``tokens`` whose logits are wanted; all when None.
+            at: [B, M] int64 places in ``tokens`` that are wanted; all when None.
             prompts: P encoded prompts; None when ``tokens`` have none.
             owner: [B] int64, the prompt of each row.
 
         Returns:
-            [B, T, V] or [B, M, V] logits.
+            [B, T, D] or [B, M, D], normalised.
         """
         memories: list[Memory | None] = [None] * len(self.blocks)
         valid, before = tokens.valid, None
@@ -201,8 +201,8 @@ class MaskedTransformer(nn.Module):
         for block, memory in zip(blocks, memories, strict=False):
             hidden = block(hidden, attend, None, memory)
         hidden = last(hidden, attend, at, memories[-1])  # nothing reads the last block's other places
-        logits: Tensor = self.head(self.norm(hidden))
-        return logits
+        normed: Tensor = self.norm(hidden)
+        return normed
 
     def _embed(self, tokens: Tokens, before: Tensor | None) -> Tensor:
         """Token embedding plus that of each coordinate of the position: [B, T] → [B, T, D].

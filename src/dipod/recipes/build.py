@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
 
-from dipod.algorithms import ALGORITHMS, Algorithm
-from dipod.config import RunConfig
-from dipod.errors import UserError
+from dipod.algorithms import Algorithm, table
+from dipod.config import ModelConfig, RunConfig
+from dipod.errors import UserError, require
+from dipod.noise import keyed_generator
+from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
-from dipod.pretrain import Pretrainer
-from dipod.tasks.sudoku import SudokuTask
+from dipod.pretrain import Pretrainer, Prior
+from dipod.tasks import Task
+from dipod.tasks.sudoku import SudokuConfig, SudokuTask
 from dipod.tightening import Distillation, Interleave, Off, Regularise, Tightening
-from dipod.trainer import Trainer
+from dipod.trainer import Settings, Trainer
 
 
 def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening]:
@@ -26,8 +31,9 @@ def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening
         UserError: a base or a tightening that does not exist.
     """
     base, plus, suffix = text.partition("+")
-    if base not in ALGORITHMS:
-        raise UserError("algorithm", text, f"choose a base from {', '.join(ALGORITHMS)}")
+    rows = table(config.objective.eubo_order, config.objective.clip or None)
+    if base not in rows:
+        raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}")
     stage = config.interleave
     tightenings: dict[str, Tightening] = {
         "": Off(),
@@ -37,7 +43,7 @@ def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening
     if suffix not in tightenings or (plus and not suffix):
         known = ", ".join(f"{base}+{name}" for name in tightenings if name)
         raise UserError("algorithm", text, f"choose {base}, {known}")
-    return ALGORITHMS[base], tightenings[suffix]
+    return rows[base], tightenings[suffix]
 
 
 def check(config: RunConfig) -> None:
@@ -49,40 +55,82 @@ def check(config: RunConfig) -> None:
     parse_algorithm(config.algorithm, config)
     task = build_task(config)
     config.sampler.blocks_of(task.completion_length)
-    build_policy(config, task)
+    if not config.model.path:
+        build_policy(config, task)
 
 
-def build_task(config: RunConfig) -> SudokuTask:
+def build_task(config: RunConfig) -> Task:
     """The task of a run."""
-    return SudokuTask(config.task)
+    if isinstance(config.task, SudokuConfig):
+        return SudokuTask(config.task)
+    from dipod.tasks.text.task import build_text_task
+
+    return build_text_task(config.task, config.model.path or config.base)
 
 
-def build_policy(config: RunConfig, task: SudokuTask) -> MaskedPolicy:
-    """The policy of a run: the base model named in the configuration, or a fresh one."""
-    if config.base:
+def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
+    """The policy of a run: a model from a folder or the hub, the base model named in the configuration, or a fresh one.
+
+    Raises:
+        UserError: a model that cannot be read or does not fit the task.
+    """
+    vocabulary = task.vocabulary
+    if config.model.path:
+        network = _pretrained(config.model)
+    elif config.base:
         network = MaskedTransformer.from_pretrained(Path(config.base))
         found = (network.config.vocab_size, network.config.axes)
-        if found != (task.vocab_size, task.axes):
-            mend = f"the task needs {task.vocab_size} tokens and positions {task.axes}, the model has {found}"
+        if found != (vocabulary.size, vocabulary.axes):
+            mend = f"the task needs {vocabulary.size} tokens and positions {vocabulary.axes}, the model has {found}"
             raise UserError("base", config.base, mend)
     else:
-        shape = TransformerConfig(
-            task.vocab_size,
-            task.axes,
-            config.model.width,
-            config.model.layers,
-            config.model.heads,
-        )
+        size = config.model
+        shape = TransformerConfig(vocabulary.size, vocabulary.axes, size.width, size.layers, size.heads)
         network = MaskedTransformer(shape, torch.Generator().manual_seed(config.seed))
-    return MaskedPolicy(network, task.mask_id, task.barred)
+    if config.model.lora_rank:
+        from dipod.policies.lora import LoraSettings, add_lora
+
+        size = config.model
+        adapters = LoraSettings(size.lora_rank, size.lora_alpha, size.lora_dropout, size.lora_targets)
+        network = add_lora(network, adapters, keyed_generator(config.seed, "adapters"))
+    network.eval()
+    return MaskedPolicy(network, vocabulary.mask_id, vocabulary.barred)
 
 
-def build_pretrainer(config: RunConfig, policy: MaskedPolicy, task: SudokuTask) -> Pretrainer:
-    """The loop that makes the base model."""
-    return Pretrainer(policy, task, config.pretrain, config.seed)
+def _pretrained(config: ModelConfig) -> nn.Module:
+    from dipod.policies.pretrained import load_pretrained, quantise_4bit
+
+    network = load_pretrained(config.path, config.dtype, "auto", config.revision or None)
+    if config.load_in_4bit:
+        require(config.lora_rank > 0, "model.load_in_4bit", True, "train adapters: give model.lora_rank")
+        network = quantise_4bit(network)
+    if config.gradient_checkpointing:
+        has = hasattr(network, "gradient_checkpointing")
+        require(has, "model.gradient_checkpointing", True, f"{type(network).__name__} has none; leave it false")
+        network.gradient_checkpointing = True  # type: ignore[assignment]
+    return network
 
 
-def build_trainer(config: RunConfig, policy: MaskedPolicy, task: SudokuTask) -> Trainer:
+def build_pretrainer(config: RunConfig, policy: MaskedPolicy, task: Task) -> Pretrainer:
+    """The loop that makes the base model.
+
+    Raises:
+        UserError: the task has nothing that a base model could imitate.
+    """
+    has = callable(getattr(task, "prior", None))
+    require(has, "model.path", "", f"{config.task.name} has no small base model of its own; name a model")
+    return Pretrainer(policy, cast(Prior, task), config.pretrain, config.seed)
+
+
+def build_trainer(config: RunConfig, policy: MaskedPolicy, task: Task, processes: Processes | None = None) -> Trainer:
     """The loop that improves it."""
     algorithm, tightening = parse_algorithm(config.algorithm, config)
-    return Trainer(policy, task, algorithm, tightening, config.sampler, config.optimiser, config.trainer, config.seed)
+    settings = Settings(
+        config.trainer,
+        config.sampler,
+        config.optimiser,
+        config.objective,
+        config.corruption,
+        config.logging.completions,
+    )
+    return Trainer(policy, task, algorithm, tightening, settings, config.seed, processes)

@@ -14,9 +14,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from dipod.config import RunConfig
-from dipod.errors import UserError
+from dipod.errors import UserError, require
+from dipod.tasks.configs import task_config
+from dipod.tasks.text.config import TextConfig
 
 FOLDER = Path(__file__).parent
+PRESETS = FOLDER / "presets" / "released.yaml"
+INHERITS = "inherits"
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,23 @@ class Field:
 
 
 def names() -> list[str]:
-    """The recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The recipes that come with the package, the embedded ones first."""
+    return [path.stem for path in _files()]
+
+
+def _files() -> list[Path]:
+    return [*sorted(FOLDER.glob("*.yaml")), *sorted((FOLDER / "full_size").glob("*.yaml"))]
+
+
+def packaged(name: str) -> Path | None:
+    """The file of a recipe that comes with the package."""
+    return next((path for path in _files() if path.stem == name), None)
 
 
 def summary(name: str) -> str:
     """The first comment line of a recipe."""
-    return (FOLDER / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
+    file = packaged(name)
+    return file.read_text().splitlines()[0].lstrip("# ") if file else ""
 
 
 def load(name: str) -> RunConfig:
@@ -44,8 +58,7 @@ def load(name: str) -> RunConfig:
     Raises:
         UserError: no such recipe, a file that is not YAML, or a field or value that is refused.
     """
-    packaged = FOLDER / f"{name}.yaml"
-    path = packaged if packaged.exists() else Path(name)
+    path = packaged(name) or Path(name)
     if not path.is_file():
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -55,6 +68,11 @@ def load(name: str) -> RunConfig:
 
 def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> RunConfig:
     """Read a YAML file of settings (a recipe, or the ``config.yaml`` of a run)."""
+    return overlay(RunConfig(), _read_flat(path) | dict(extra or {}))
+
+
+def _read_flat(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Settings of a YAML file by dotted path, on top of those of the recipe that it ``inherits``."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -62,44 +80,85 @@ def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> RunCo
         raise UserError("recipe", str(path), f"not a readable YAML file ({reason})") from error
     if not isinstance(content, dict):
         raise UserError("recipe", str(path), "give a mapping of settings")
-    flat: dict[str, Any] = dict(extra or {})
+    flat: dict[str, Any] = {}
+    parent = content.pop(INHERITS, None)
+    if parent is not None:
+        chain = (*above, path)
+        file = packaged(str(parent)) or path.parent / str(parent)
+        require(file.is_file() and file not in chain, f"{path} {INHERITS}", parent, "name another recipe or YAML file")
+        flat = _read_flat(file, chain)
     for key, value in content.items():
         if isinstance(value, dict):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
         else:
             flat[str(key)] = value
-    return overlay(RunConfig(), flat)
+    return flat
 
 
 def overlay(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     """A copy of ``config`` with some settings replaced, all checked.
 
+    A change of ``task.name`` to a task with other settings starts these from their defaults. A change of the algorithm
+    or the preset brings the preset's settings in; settings given beside it win.
+
     Args:
         config: to start from.
         settings: values (or their text) by dotted path or by bare name; a bare name means the first field of that
-            name in the order of `fields`.
+            name in the order of `fields`, and a group's bare name its first field (``model`` is ``model.path``).
 
     Raises:
         UserError: a field that does not exist or a value that is refused.
     """
-    known = fields()
+    named = {_spelled(name): value for name, value in settings.items()}
     tree = asdict(config)
-    for name, value in settings.items():
-        field = _find(name, known)
+    task = str(named.get("task.name", tree["task"]["name"]))
+    if task_config(task) is not type(config.task):
+        tree["task"] = asdict(task_config(task)(name=task))  # type: ignore[arg-type]
+    known = fields(task)
+    resolved = {_find(name, known): value for name, value in named.items()}
+    algorithm, preset = (_given(resolved, name, tree[name]) for name in ("algorithm", "preset"))
+    if (algorithm, preset) != (config.algorithm, config.preset):
+        brought = preset_settings(algorithm, preset, task)
+        resolved = {**{_find(name, known): value for name, value in brought.items()}, **resolved}
+    for field, value in resolved.items():
         *group, leaf = field.path.split(".")
         (tree[group[0]] if group else tree)[leaf] = _convert(field, value)
-    hints = get_type_hints(RunConfig)
+    hints = {**get_type_hints(RunConfig), "task": task_config(task)}
     return RunConfig(**{key: hints[key](**v) if isinstance(v, dict) else v for key, v in tree.items()})
 
 
-def fields() -> list[Field]:
-    """Every setting in the order in which bare names are looked up: top level first, then group by group."""
-    hints = get_type_hints(RunConfig)
+def _given(resolved: Mapping[Field, Any], path: str, default: str) -> str:
+    return next((str(value) for field, value in resolved.items() if field.path == path), default)
+
+
+def preset_settings(algorithm: str, preset: str, task: str) -> dict[str, Any]:
+    """What a preset of an algorithm sets for a task, by dotted path; nothing for "paper"."""
+    if preset == "paper":
+        return {}
+    table: dict[str, dict[str, Any]] = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))
+    base = algorithm.partition("+")[0]
+    brought = {**table["all"], **table.get(base, {})}
+    text = task_config(task) is TextConfig
+    return {field: value for field, value in brought.items() if text or not field.startswith("task.")}
+
+
+def fields(task: str = RunConfig().task.name) -> list[Field]:
+    """Every setting in the order in which bare names are looked up: top level first, then group by group.
+
+    Args:
+        task: the task whose settings are listed.
+    """
+    hints = {**get_type_hints(RunConfig), "task": task_config(task)}
     groups = [f.name for f in dataclass_fields(RunConfig) if is_dataclass(hints[f.name])]
     found = [f for f in _fields_of(RunConfig, "") if f.path not in groups]
     for group in groups:
         found += _fields_of(hints[group], f"{group}.")
     return found
+
+
+def _spelled(name: str) -> str:
+    """``model`` means ``model.path``, ``task`` ``task.name``: the group's first field."""
+    return {"model": "model.path", "task": "task.name"}.get(name, name)
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ class Run:
         folder: where it is.
         config: its settings.
         metrics: one object a step.
-        samples: a few decoded puzzles, "before" and perhaps "after".
+        samples: a few problems with their completions, "before" the first update and perhaps "after" the last.
     """
 
     folder: Path
@@ -69,9 +68,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             metrics = runs.read_metrics(path)
             if not metrics:
                 raise UserError("run", str(path), "it has no metrics yet; let it reach its first evaluation")
-            samples = path / runs.SAMPLES
-            content = json.loads(samples.read_text()) if samples.exists() else {}
-            found.append(Run(path, runs.read_config(path), metrics, content))
+            kept = runs.read_lines(path / runs.COMPLETIONS)
+            ends = {"before": kept[0]["rows"], "after": kept[-1]["rows"]} if kept else {}
+            found.append(Run(path, runs.read_config(path), metrics, ends))
     return found
 
 
@@ -94,7 +93,7 @@ def sentence(found: Sequence[Run]) -> str:
     if len(groups) == 1:
         return _one(next(iter(groups.values())))
     parts = [f"{name} {_percent(middle(g, 'solved_sampled'))}" for name, g in groups.items()]
-    text = f"Solved boards at the end (sampled, median over seeds): {', '.join(parts)}"
+    text = f"Solved at the end (sampled, median over seeds): {', '.join(parts)}"
     clauses = [c for name in groups if "+" in name and (c := _against_base(groups, name))]
     return text + "".join(f"; {clause}" for clause in clauses) + "."
 
@@ -108,7 +107,7 @@ def _one(group: list[Run]) -> str:
     over = "" if len(group) == 1 else f" (medians over {len(group)} seeds)"
     return (
         f"{run.config.algorithm} went from {before[0]} to {_percent(middle(group, 'solved_sampled'))} "
-        f"of held-out boards solved by sampling and "
+        f"of held-out problems solved by sampling and "
         f"from {before[1]} to {_percent(middle(group, 'solved_greedy'))} by greedy decoding in "
         f"{run.steps} updates, and its {label} ended at {_number(middle(group, 'gap'))} nats{over}."
     )

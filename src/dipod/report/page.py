@@ -41,6 +41,7 @@ table.board td { width: 1.7rem; height: 1.7rem; text-align: center; border: 1px 
 table.board td:nth-child(2) { border-right: 2px solid var(--ink); }
 table.board tr:nth-child(2) td { border-bottom: 2px solid var(--ink); }
 td.clue { font-weight: 700; } td.right { background: var(--good); } td.wrong { background: var(--bad); }
+table.texts td { text-align: left; white-space: pre-wrap; } .text { margin-bottom: 1.4rem; }
 pre { background: #fafaf9; border: 1px solid var(--line); padding: .8rem; overflow: auto; font-size: .8rem; }
 """
 
@@ -68,7 +69,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         f'<div class="curves">{"".join(svg(figure) for figure in figures.values())}</div>',
         "<h2>At the end</h2>",
         _numbers(found),
-        _boards(found[0]),
+        _examples(found[0]),
         "<h2>Settings</h2>",
         _settings(found),
     ]
@@ -89,7 +90,7 @@ def _caption(found: Sequence[Run]) -> str:
     kinds = {row["gap_kind"] for run in found for row in run.metrics if "gap_kind" in row}
     gap = "exact" if kinds == {"exact"} else "an importance-weighted lower bound of the true gap"
     return (
-        f'<p class="soft">{many}The gap is {gap}, on samples for held-out puzzles. The cosine compares the '
+        f'<p class="soft">{many}The gap is {gap}, on samples for held-out problems. The cosine compares the '
         "estimator's gradient (without the β term) with the true policy gradient on the same rollouts, both free of "
         "corruption noise; 1 means no drift.</p>"
     )
@@ -114,20 +115,34 @@ def _row(name: str, steps: int, values: dict[str, float | None], kind: str = "")
     return f'<tr class="{kind}"><td>{escape(name)}</td><td>{steps}</td>{cells}</tr>'
 
 
-def _boards(run: Run) -> str:
-    """The kept puzzles before and after, clues bold, filled cells green where right and red where wrong."""
+def _examples(run: Run) -> str:
+    """The kept problems before and after: boards with clues bold, filled cells green or red; or texts."""
     stages = [stage for stage in ("before", "after") if stage in run.samples]
     if not stages:
         return ""
-    parts = [f"<h2>Boards before and after: {escape(run.config.algorithm)}, seed {run.config.seed}</h2>"]
-    for i in range(len(run.samples[stages[0]])):
-        figures = []
-        for stage in stages:
-            board = run.samples[stage][i]
-            for decoding in ("sampled", "greedy"):
-                figures.append(_board(board, decoding, f"{stage}, {decoding}"))
-        parts.append(f'<div class="boards">{"".join(figures)}</div><br>')
-    return "".join(parts)
+    draw = _boards if "puzzle" in run.samples[stages[0]][0] else _texts
+    title = f"<h2>Before and after: {escape(run.config.algorithm)}, seed {run.config.seed}</h2>"
+    return title + "".join(draw(run, stages, i) for i in range(len(run.samples[stages[0]])))
+
+
+def _boards(run: Run, stages: Sequence[str], i: int) -> str:
+    figures = [
+        _board(run.samples[stage][i], decoding, f"{stage}, {decoding}")
+        for stage in stages
+        for decoding in ("sampled", "greedy")
+    ]
+    return f'<div class="boards">{"".join(figures)}</div><br>'
+
+
+def _texts(run: Run, stages: Sequence[str], i: int) -> str:
+    problem = run.samples[stages[0]][i]
+    rows = [
+        f"<tr><td>{escape(f'{stage}, {decoding}')}</td><td>{escape(run.samples[stage][i][decoding])}</td></tr>"
+        for stage in stages
+        for decoding in ("sampled", "greedy")
+    ]
+    asked = f'<p>{escape(problem["prompt"])}</p><p class="soft">reference: {escape(str(problem["reference"]))}</p>'
+    return f'<div class="text">{asked}<table class="numbers texts">{"".join(rows)}</table></div>'
 
 
 def _board(board: dict[str, Any], decoding: str, caption: str) -> str:

@@ -1,5 +1,5 @@
 """What a policy is trained on."""
 
-from dipod.tasks.protocol import Problems, Task
+from dipod.tasks.protocol import Problems, Task, Vocabulary
 
-__all__ = ["Problems", "Task"]
+__all__ = ["Problems", "Task", "Vocabulary"]

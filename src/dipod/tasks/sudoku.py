@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dipod.errors import UserError, require
+from dipod.noise import keyed_generator
 from dipod.policies.tokens import Tokens
-from dipod.tasks.protocol import Split
+from dipod.tasks.protocol import Split, Vocabulary
 
 MIN_BLANKS, MAX_BLANKS = 4, 12
 EMPTY_ID, MASK_ID, PAD_ID = 0, 5, 6
@@ -79,9 +80,10 @@ class Puzzles:
 
 @dataclass(frozen=True)
 class SudokuConfig:
-    """The Sudoku task.
+    """4x4 Sudoku as cells.
 
     Attributes:
+        name: "board".
         blanks: empty cells per puzzle, a number ("8") or a range ("6-10"), within 4 to 12.
         format: "blanks", the completion is the values of the empty cells in reading order; "grid", the whole grid.
         solution_share: share of true solutions in pre-training; 0 means that the base model never sees one.
@@ -92,6 +94,7 @@ class SudokuConfig:
         test_csv: likewise for the evaluation.
     """
 
+    name: Literal["board"] = "board"
     blanks: str = "8"
     format: Format = "blanks"
     solution_share: float = 0.0
@@ -124,10 +127,8 @@ class SudokuConfig:
 class SudokuTask:
     """Puzzles in, rewards out: what the trainer needs to know about Sudoku."""
 
-    vocab_size = VOCAB_SIZE
-    mask_id = MASK_ID
-    barred = (EMPTY_ID, PAD_ID)
-    axes = (4, 4)
+    vocabulary = Vocabulary(VOCAB_SIZE, MASK_ID, (EMPTY_ID, PAD_ID), (4, 4))
+    eos_id = None
 
     def __init__(self, config: SudokuConfig) -> None:
         self.config = config
@@ -149,7 +150,11 @@ class SudokuTask:
         blanks = [int(p.empty.sum(-1).max()) for p in self._files.values()]
         return max([self.config.blank_range[1], *blanks])
 
-    def draw(self, count: int, split: Split, generator: torch.Generator) -> Puzzles:
+    def draw(self, count: int, split: Split, seed: int, step: int) -> Puzzles:
+        """The puzzles of one step: see `generate`."""
+        return self.generate(count, split, keyed_generator(seed, "task", split, step))
+
+    def generate(self, count: int, split: Split, generator: torch.Generator) -> Puzzles:
         """Draw ``count`` uniquely solvable puzzles of a split, uniformly over its grids and the places of the blanks.
 
         From a CSV file, where the configuration names one: uniformly over its rows.
@@ -173,17 +178,17 @@ class SudokuTask:
         """``count`` test puzzles that depend on the task's settings alone; all rows of ``test_csv`` if given."""
         if "test" in self._files:
             return self._files["test"]
-        return self.draw(count, "test", torch.Generator().manual_seed(self.config.split_seed + 1))
+        return self.generate(count, "test", torch.Generator().manual_seed(self.config.split_seed + 1))
 
-    def prior(self, count: int, generator: torch.Generator) -> tuple[Tokens, Tokens]:
-        """Observations and actions that pre-training imitates: plausible fills that are not solutions.
+    def prior(self, count: int, generator: torch.Generator) -> tuple[Tokens, Tokens, Tensor]:
+        """Observations and actions that pre-training imitates, and the tokens that count: plausible wrong fills.
 
         Each row of the grid becomes a uniformly random permutation that respects its clues. Fills that happen to
         solve the puzzle are drawn again (puzzle and all); then a share ``solution_share`` is replaced by solutions.
         """
         kept: list[tuple[Puzzles, Tensor]] = []
         while sum(len(fill) for _, fill in kept) < count:
-            puzzles = self.draw(count, "train", generator)
+            puzzles = self.generate(count, "train", generator)
             fill = _row_permutations(puzzles.grids, generator)
             wrong = (fill != puzzles.solutions).any(-1)
             kept.append((puzzles[wrong], fill[wrong]))
@@ -192,7 +197,8 @@ class SudokuTask:
         fill = torch.cat([f for _, f in kept])[:count]
         solved = torch.rand(count, 1, generator=generator) < self.config.solution_share
         puzzles = Puzzles(grids, solutions)
-        return self.observe(puzzles), self.encode(puzzles, torch.where(solved, solutions, fill))
+        action = self.encode(puzzles, torch.where(solved, solutions, fill))
+        return self.observe(puzzles), action, action.valid
 
     def observe(self, puzzles: Puzzles) -> Tokens:
         """The prompts: the 16 cells in reading order, 0 where empty; each token stands at its cell, [B, 16]."""
@@ -211,6 +217,16 @@ class SudokuTask:
             cells = puzzles.empty.int().argsort(dim=-1, descending=True, stable=True)[:, :length]
             valid = torch.arange(length) < puzzles.empty.sum(-1, keepdim=True)
         return Tokens(torch.full(valid.shape, PAD_ID), valid, cells)
+
+    def complete(self, puzzles: Puzzles, completion: Tensor) -> tuple[Tokens, Tensor]:
+        """The action that decoded ids [B, L] are, and which of its tokens count: all that fill a cell."""
+        blank = self.blank(puzzles)
+        return blank.with_ids(completion), blank.valid
+
+    def show(self, puzzles: Puzzles, completion: Tensor) -> list[dict[str, Any]]:
+        """Each puzzle with its solution and what the completion makes of it, for people."""
+        rows = zip(puzzles.grids, puzzles.solutions, self.decode(puzzles, completion), strict=True)
+        return [{"puzzle": p.tolist(), "solution": s.tolist(), "filled": f.tolist()} for p, s, f in rows]
 
     def encode(self, puzzles: Puzzles, grids: Tensor) -> Tokens:
         """Filled grids [B, 16] as completions [B, L]."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from dipod.errors import require
 
@@ -37,33 +36,29 @@ class Distillation:
 
 
 def distil(
-    elbo: Callable[[], Tensor],
-    parameters: Sequence[Tensor],
+    ascend: Callable[[int], float],
+    clip: Callable[[], object],
     optimiser: torch.optim.Optimizer,
     distillation: Distillation,
-    max_grad_norm: float = float("inf"),
 ) -> list[float]:
-    """Run one stage: ascend ``elbo`` on ``parameters`` until the tolerance or the number of steps is reached.
+    """Run one stage: ascend E_ref[ELBO_θ] until the tolerance or the number of steps is reached.
 
     Args:
-        elbo: the mean ELBO over the reference rollouts, a scalar in nats; called once a step, so that it may
-            draw fresh corruption samples.
-        parameters: what the optimiser moves, for the norm of the gradient.
+        ascend: ``ascend(i)`` adds the gradient of minus the mean ELBO over the reference rollouts to the parameters'
+            gradients and returns that ELBO in nats; it may draw fresh corruption samples for step i.
+        clip: bounds the gradient before it is used.
         optimiser: the stage's own.
         distillation: how long.
-        max_grad_norm: clips the gradient.
 
     Returns:
         The ELBO before each step.
     """
     history: list[float] = []
     while len(history) < distillation.steps:
-        value = elbo()
         optimiser.zero_grad()
-        (-value).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        history.append(ascend(len(history)))
+        clip()
         optimiser.step()
-        history.append(value.item())
         if distillation.tolerance > 0 and len(history) >= 2 * WINDOW:
             gain = (sum(history[-WINDOW:]) - sum(history[-2 * WINDOW : -WINDOW])) / WINDOW
             if gain < distillation.tolerance:

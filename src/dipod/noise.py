@@ -1,0 +1,62 @@
+"""Randomness that depends on what it is for, never on who computes it or in what order.
+
+Every rollout, corruption sample and problem draws from a generator of its own, keyed by (seed, purpose, step, example,
+...). So one process and eight, one pass and ten micro-batches, a run and its resumption see the same noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Key = int | str
+
+
+def derive(*key: Key) -> int:
+    """A seed that only this key has: a 63-bit hash of its parts."""
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def keyed_generator(*key: Key, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that only this key has."""
+    return torch.Generator(device).manual_seed(derive(*key))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One stream of randomness per row of a batch.
+
+    Attributes:
+        generators: one for each row, on the device where the numbers are wanted or on the CPU.
+    """
+
+    generators: tuple[torch.Generator, ...]
+
+    @classmethod
+    def keyed(cls, *key: Key, examples: Iterable[int], device: torch.device | str = "cpu") -> Noise:
+        """Streams keyed by ``key`` and each example's global index."""
+        return cls(tuple(keyed_generator(*key, example, device=device) for example in examples))
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def __getitem__(self, rows: Sequence[int] | slice) -> Noise:
+        """The streams of some rows, at the point where they are."""
+        if isinstance(rows, slice):
+            return Noise(self.generators[rows])
+        return Noise(tuple(self.generators[row] for row in rows))
+
+    def uniform(
+        self, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> Tensor:
+        """The next uniform numbers of every row in [0, 1): [B, *shape]."""
+        where = self.generators[0].device if self.generators else torch.device("cpu")
+        numbers = torch.empty(len(self), *shape, dtype=dtype, device=where)
+        for row, generator in zip(numbers, self.generators, strict=True):
+            row.uniform_(generator=generator)
+        return numbers.to(device) if device is not None else numbers

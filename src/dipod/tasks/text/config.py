@@ -1,0 +1,72 @@
+"""Settings of a text task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dipod.errors import require
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Questions in, answers out, as text.
+
+    Attributes:
+        name: "gsm8k", "math", "countdown", "sudoku", or "custom" for a file and rewards of your own.
+        train_source: a local file, or a dataset on the hub; empty takes the published one, "generate" makes problems
+            (countdown, sudoku).
+        test_source: likewise for evaluations.
+        style: "chat", the instructions and the model's chat layout; "short", the bare problem, for small vocabularies.
+        instruction: what a custom task says before the question.
+        shots: worked examples before the question (sudoku: up to 3).
+        prefill: text that an answer begins with in training; it belongs to the prompt.
+        eval_prefill: likewise in evaluations ("<reasoning>" in the published ones).
+        rewards: "paper", or "released" for what the published code measures; a custom task names functions separated
+            by commas.
+        parser: how evaluations read an answer: "strict", or "d1" or "spg" as these systems do.
+        max_prompt: longest prompt in tokens.
+        overlong: what happens to a longer one: "error", "drop" its problem, or "truncate-left" (keeps the end).
+        completion_length: tokens of an answer.
+        end_rule: which tokens are the action: up to the first end token, "inclusive" or "exclusive" of it (at least
+            one token), or the whole "canvas", end tokens that fill it included.
+        after_end: how the model sees what comes after the end: as "mask" tokens, "keep" as it was decoded, or "drop".
+        tokenizer: "model" for the one beside the model, "bytes", or "words" (countdown in the short style).
+        numbers: how many numbers a generated countdown problem has.
+        low: the smallest of them.
+        high: the largest of them.
+        target_high: the largest target of a generated countdown problem.
+        solution_share: share of right answers in the pre-training of a small model; the rest has only the form.
+    """
+
+    name: Literal["gsm8k", "math", "countdown", "sudoku", "custom"] = "gsm8k"
+    train_source: str = ""
+    test_source: str = ""
+    style: Literal["chat", "short"] = "chat"
+    instruction: str = ""
+    shots: int = 0
+    prefill: str = ""
+    eval_prefill: str = ""
+    rewards: str = "paper"
+    parser: Literal["strict", "d1", "spg"] = "strict"
+    max_prompt: int = 200
+    overlong: Literal["error", "drop", "truncate-left"] = "error"
+    completion_length: int = 256
+    end_rule: Literal["inclusive", "exclusive", "canvas"] = "inclusive"
+    after_end: Literal["mask", "keep", "drop"] = "mask"
+    tokenizer: Literal["model", "bytes", "words"] = "model"
+    numbers: int = 3
+    low: int = 1
+    high: int = 99
+    target_high: int = 99
+    solution_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_prompt", "completion_length", "numbers", "low", "target_high"):
+            value = getattr(self, name)
+            require(value >= 1, f"task.{name}", value, "give a whole number of at least 1")
+        require(self.high >= self.low, "task.high", self.high, f"give at least task.low ({self.low})")
+        allowed = range(4) if self.name == "sudoku" else range(1)
+        require(self.shots in allowed, "task.shots", self.shots, f"{self.name} has {len(allowed) - 1} worked examples")
+        share = self.solution_share
+        require(0 <= share <= 1, "task.solution_share", share, "give a share from 0 to 1")

@@ -1,0 +1,252 @@
+"""A text task as the trainer sees it: prompts and completions are tokens, rewards are taken on their text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dipod.errors import UserError, require
+from dipod.noise import keyed_generator
+from dipod.policies.tokenizers import ByteTokenizer, Tokenizer, WordTokenizer, load_tokenizer
+from dipod.policies.tokens import Tokens
+from dipod.tasks.protocol import Split, Vocabulary
+from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.rows import Row
+from dipod.tasks.text.subject import Subject, build_subject, total_reward
+
+EXAMPLES: dict[str, Row] = {
+    "gsm8k": {
+        "question": "A shelf has 4 rows of 6 books, and 5 books are lent out. How many are left?",
+        "answer": "19",
+    },
+    "math": {"question": "Find the sum of the roots of $x^2 - 7x + 10 = 0$.", "answer": "7"},
+    "countdown": {"question": "", "numbers": [3, 7, 12], "target": 33},
+    "sudoku": {"question": "", "puzzle": "1030002143020410", "solution": "1234342143122413"},
+    "custom": {"question": "What is the question?", "answer": "the answer"},
+}
+COUNTDOWN_WORDS = ("numbers", "target", "<answer>", "</answer>", "+", "-", "*", "/", "(", ")")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Problems with their prompts."""
+
+    rows: tuple[Row, ...]
+    prompts: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> Questions:
+        return Questions(self.rows[rows], self.prompts[rows])
+
+    def repeat_interleave(self, times: int) -> Questions:
+        """Each problem ``times`` times in a row."""
+        return Questions(
+            tuple(row for row in self.rows for _ in range(times)),
+            tuple(prompt for prompt in self.prompts for _ in range(times)),
+        )
+
+
+@dataclass
+class TextTask:
+    """Questions in, answers out; see `dipod.tasks.protocol.Task`.
+
+    Args:
+        config: lengths, rules and sources.
+        tokenizer: between text and tokens.
+        subject: what it is about.
+    """
+
+    config: TextConfig
+    tokenizer: Tokenizer
+    subject: Subject
+    _kept: dict[Split, Questions | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's; a completion never holds padding that is not also the end of the text."""
+        tokenizer, config = self.tokenizer, self.config
+        barred = () if tokenizer.pad_id == tokenizer.eos_id else (tokenizer.pad_id,)
+        axes = (config.max_prompt + config.completion_length,)
+        return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, barred, axes)
+
+    @property
+    def completion_length(self) -> int:
+        """Tokens of the canvas that an answer is decoded on."""
+        return self.config.completion_length
+
+    @property
+    def eos_id(self) -> int | None:
+        """The end of the text."""
+        return self.tokenizer.eos_id
+
+    def draw(self, count: int, split: Split, seed: int, step: int) -> Questions:
+        """Problems of one step: the next ones of a shuffled file, every epoch in another order, or new ones."""
+        kept = self._file(split)
+        if kept is None:
+            return self._made(count, split, keyed_generator(seed, "problems", step))
+        places = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, within = divmod(place, len(kept))
+            places.append(int(self._order(seed, epoch, len(kept))[within]))
+        return Questions(tuple(kept.rows[i] for i in places), tuple(kept.prompts[i] for i in places))
+
+    def held_out(self, count: int) -> Questions:
+        """The first ``count`` test problems, or new ones that depend on the settings alone."""
+        kept = self._file("test")
+        return self._made(count, "test", keyed_generator("held out")) if kept is None else kept[:count]
+
+    def example(self) -> Questions:
+        """A made-up problem, for showing a prompt where no data can be read."""
+        return self._ask([EXAMPLES[self.config.name]], "train")
+
+    def _order(self, seed: int, epoch: int, count: int) -> Tensor:
+        return torch.randperm(count, generator=keyed_generator(seed, "order", epoch))
+
+    def _file(self, split: Split) -> Questions | None:
+        """The problems of a file or dataset, read once; None where problems are made."""
+        if split not in self._kept:
+            rows = self.subject.rows(split)
+            self._kept[split] = None if rows is None else self._ask(rows, split)
+        return self._kept[split]
+
+    def _made(self, count: int, split: Split, generator: torch.Generator) -> Questions:
+        if self.subject.make is None:
+            raise UserError("task", self.subject.name, "it has no problems; name a source")
+        return self._ask(self.subject.make(count, split, generator), split)
+
+    def _ask(self, rows: Sequence[Row], split: Split) -> Questions:
+        """Problems with their prompts, none longer than the limit.
+
+        Raises:
+            UserError: a longer one, unless the settings say what to do with it; or no problem that is short enough.
+        """
+        config, prompts = self.config, [self._prompt(row, split) for row in rows]
+        limit = config.max_prompt
+        long = [i for i, prompt in enumerate(prompts) if len(prompt) > limit]
+        if long and config.overlong == "error":
+            most = max(len(prompts[i]) for i in long)
+            mend = (
+                f"{len(long)} of {len(rows)} {split} prompts are longer, up to {most} tokens; raise it, or set "
+                "task.overlong to drop or truncate-left"
+            )
+            raise UserError("task.max_prompt", limit, mend)
+        kept = [i for i in range(len(rows)) if config.overlong != "drop" or len(prompts[i]) <= limit]
+        require(len(kept) > 0, "task.max_prompt", limit, f"no {split} prompt is that short; raise it")
+        return Questions(tuple(dict(rows[i]) for i in kept), tuple(tuple(prompts[i][-limit:]) for i in kept))
+
+    def _prompt(self, row: Row, split: Split) -> list[int]:
+        prefill = self.config.prefill if split == "train" else self.config.eval_prefill
+        if self.config.style == "short":
+            return self.tokenizer.encode(short_question(row) + prefill)
+        return self.tokenizer.chat(self.subject.messages(row, split), prefill)
+
+    def observe(self, problems: Questions) -> Tokens:
+        """The prompts, padded on the left, [B, P]."""
+        width = max(map(len, problems.prompts))
+        ids = torch.full((len(problems), width), self.tokenizer.pad_id)
+        valid = torch.zeros(ids.shape, dtype=torch.bool)
+        for row, prompt in enumerate(problems.prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            valid[row, width - len(prompt) :] = True
+        return Tokens(ids, valid)
+
+    def blank(self, problems: Questions) -> Tokens:
+        """An empty canvas for each problem, [B, L]."""
+        return Tokens.full(torch.full((len(problems), self.completion_length), self.tokenizer.mask_id))
+
+    def complete(self, problems: Questions, completion: Tensor) -> tuple[Tokens, Tensor]:
+        """Which tokens are the action, and what the model sees behind its end (``end_rule``, ``after_end``)."""
+        del problems
+        length = completion.shape[1]
+        ends = completion == self.tokenizer.eos_id
+        first = torch.where(ends.any(-1), ends.int().argmax(-1), length)
+        counts = {"inclusive": (first + 1).clamp_max(length), "exclusive": first.clamp_min(1)}
+        count = counts.get(self.config.end_rule, torch.full_like(first, length))
+        counted = torch.arange(length) < count[:, None]
+        if self.config.after_end == "mask":
+            return Tokens.full(completion.masked_fill(~counted, self.tokenizer.mask_id)), counted
+        if self.config.after_end == "drop":
+            return Tokens(completion, counted), counted
+        return Tokens.full(completion), counted
+
+    def texts(self, completion: Tensor) -> list[str]:
+        """Completions as text up to their first end token, without special tokens."""
+        return [self.tokenizer.decode(_until(ids, self.eos_id)) for ids in completion.tolist()]
+
+    def reward(self, problems: Questions, completion: Tensor) -> Tensor:
+        """The sum of the reward functions on the completions' text, [B]."""
+        prompts = [self.tokenizer.decode(prompt) for prompt in problems.prompts]
+        return torch.tensor(total_reward(self.subject.rewards, prompts, self.texts(completion), problems.rows))
+
+    def solved(self, problems: Questions, completion: Tensor) -> Tensor:
+        """[B] bool: the answer is right as a whole, by the parser of the settings."""
+        pairs = zip(self.texts(completion), problems.rows, strict=True)
+        return torch.tensor([self.subject.grade(text, row).solved for text, row in pairs])
+
+    def show(self, problems: Questions, completion: Tensor) -> list[dict[str, Any]]:
+        """Prompts, right answers and completions."""
+        rows = zip(problems.prompts, problems.rows, self.texts(completion), strict=True)
+        return [
+            {"prompt": self.tokenizer.decode(p), "reference": self.subject.reference(row), "completion": text}
+            for p, row, text in rows
+        ]
+
+    def prior(self, count: int, generator: torch.Generator) -> tuple[Tokens, Tokens, Tensor]:
+        """Prompts and answers that pre-training imitates, filled up with end tokens, and the tokens that count.
+
+        Raises:
+            UserError: the task has none, or an answer is longer than the canvas.
+        """
+        imitate = self.subject.imitate
+        if imitate is None:
+            raise UserError("model.path", "", f"{self.subject.name} has no small base model of its own; name a model")
+        problems = self._made(count, "train", generator)
+        length, end = self.completion_length, self.tokenizer.eos_id
+        texts = [imitate(row, generator) for row in problems.rows]
+        answers = [[*self.tokenizer.encode(text), end] for text in texts]
+        most = max(map(len, answers))
+        require(most <= length, "task.completion_length", length, f"answers need up to {most} tokens; raise it")
+        ids = torch.tensor([answer + [end] * (length - len(answer)) for answer in answers])
+        return self.observe(problems), *self.complete(problems, ids)
+
+
+def short_question(row: Row) -> str:
+    """A problem without instructions, for small vocabularies.
+
+    Raises:
+        UserError: it is not a Countdown or Sudoku problem.
+    """
+    if "numbers" in row:
+        return f"numbers {' '.join(map(str, row['numbers']))} target {row['target']}"
+    if "puzzle" in row:
+        return str(row["puzzle"])
+    raise UserError("task.style", "short", "countdown and sudoku have a short form; use chat")
+
+
+def _until(ids: Sequence[int], end: int | None) -> Sequence[int]:
+    return ids[: ids.index(end)] if end in ids else ids
+
+
+def build_text_task(config: TextConfig, model: str = "") -> TextTask:
+    """The task with its tokenizer: that of the model's folder, or one of the small ones.
+
+    Raises:
+        UserError: no tokenizer there, or settings that do not go together.
+    """
+    if config.tokenizer == "words":
+        fits = config.name == "countdown" and config.style == "short"
+        require(fits, "task.tokenizer", "words", "its words are those of countdown in the short style")
+        largest = max(config.high, config.target_high)
+        tokenizer: Tokenizer = WordTokenizer([*COUNTDOWN_WORDS, *map(str, range(largest + 1))])
+    elif config.tokenizer == "bytes":
+        tokenizer = ByteTokenizer()
+    else:
+        require(bool(model), "model.path", model, "name the model whose tokenizer is used, or choose task.tokenizer")
+        tokenizer = load_tokenizer(model)
+    return TextTask(config, tokenizer, build_subject(config))

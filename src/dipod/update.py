@@ -1,0 +1,261 @@
+"""One update: gradient steps on a batch of rollouts, in passes that fit into memory (Algorithm 2, line 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dipod.algorithms import Algorithm, Batch
+from dipod.errors import UserError, require
+from dipod.evaluation import Metrics
+from dipod.likelihood.caching import backward_in_parts
+from dipod.likelihood.corruption import CorruptionConfig, InnerStep, bounds, draw
+from dipod.likelihood.evidence import Corruption, MaskedEvidence
+from dipod.noise import Noise
+from dipod.objectives.surrogates import clip_fractions
+from dipod.parallel import Processes
+from dipod.policies.masked import MaskedPolicy
+from dipod.rollouts import Rollouts
+
+if TYPE_CHECKING:
+    from dipod.trainer import Settings
+
+Reference = Callable[[], AbstractContextManager[MaskedPolicy]]
+"""Inside it, the policy that a KL penalty refers to."""
+
+
+def rows_in_passes(rows: int, samples: int, rows_per_pass: int) -> tuple[list[slice], int]:
+    """How B rollouts with K corruption samples go through the network, ``rows_per_pass`` completions at a time.
+
+    Returns:
+        Slices of rollouts, and how many samples of each are held at a time: all K where a pass has room for them,
+        so that no forward pass is done twice.
+    """
+    room = rows_per_pass or rows * samples
+    step = max(1, room // samples)
+    return [slice(i, i + step) for i in range(0, rows, step)], min(samples, room)
+
+
+@dataclass
+class _Seen:
+    """What the passes of one gradient step leave behind for the metrics."""
+
+    new: list[Tensor] = field(default_factory=list)
+    old: list[Tensor] = field(default_factory=list)
+    elbo: list[Tensor] = field(default_factory=list)
+    objective: float = 0.0
+
+
+class Updater:
+    """Turns rollouts into gradient steps. Holds no state of its own: noise is keyed by seed and step."""
+
+    def __init__(
+        self,
+        wrapped: MaskedPolicy,
+        policy: MaskedPolicy,
+        algorithm: Algorithm,
+        settings: Settings,
+        seed: int,
+        processes: Processes,
+        parameters: Sequence[Tensor],
+        reference: Reference | None = None,
+    ) -> None:
+        self.wrapped, self.policy, self.algorithm, self.settings = wrapped, policy, algorithm, settings
+        self.seed, self.processes, self.parameters, self.reference = seed, processes, parameters, reference
+        whole = settings.trainer.rows_per_pass == 0 or settings.trainer.rows_per_pass >= self._samples(1.0)
+        mend = "with dropout a pass holds whole rollouts; give at least the number of corruption samples, or 0"
+        require(whole or not settings.trainer.dropout, "trainer.rows_per_pass", settings.trainer.rows_per_pass, mend)
+
+    @property
+    def bound(self) -> CorruptionConfig:
+        """Corruption for the ELBO in the β term, where the estimator's own does not bound log π."""
+        own = self.algorithm.corruption
+        return replace(own, scheme="antithetic", samples=2 * -(-own.samples // 2), prompt_share=0.0)
+
+    def _separate(self, beta: float) -> bool:
+        return beta > 0 and not bounds(self.algorithm.corruption.scheme)
+
+    def _samples(self, beta: float) -> int:
+        return self.algorithm.corruption.samples + (self.bound.samples if self._separate(beta) else 0)
+
+    def corrupt(self, rollouts: Rollouts, beta: float, step: int, inner: int) -> Corruption:
+        """Corruption samples of one gradient step: the estimator's, then those of the ELBO if it needs its own."""
+        config = self.algorithm.corruption
+        key = (self.seed, "corruption", step, inner if config.fresh and config.scheme != "structured" else 0)
+        examples = rollouts.example.tolist()
+        index = InnerStep(inner, self.settings.trainer.inner_updates)
+        noise = Noise.keyed(*key, examples=examples)
+        counted, prompt = rollouts.counted.cpu(), rollouts.observation.valid.cpu()
+        corruption = draw(config, counted, prompt, noise, index)
+        if self._separate(beta):
+            corruption = corruption.beside(draw(self.bound, counted, None, noise))
+        return corruption.to(rollouts.counted.device)
+
+    def evidence(self, rollouts: Rollouts, corruption: Corruption) -> MaskedEvidence:
+        """What the network says; the wrapped network where gradients are wanted."""
+        policy = self.wrapped if torch.is_grad_enabled() else self.policy
+        return policy.evidence(rollouts.observation, rollouts.action, corruption)
+
+    def proxies(self, rollouts: Rollouts, corruption: Corruption) -> Tensor:
+        """The proxy of every rollout, without gradients."""
+        own = corruption.pick(slice(0, self.algorithm.corruption.samples))
+        slices, held = rows_in_passes(len(rollouts), own.samples, self.settings.trainer.rows_per_pass)
+        found = []
+        with torch.no_grad():
+            for rows in slices:
+                few = own[rows]
+                parts = [few.pick(slice(i, i + held)) for i in range(0, own.samples, held)]
+                log_probs = torch.cat([self.evidence(rollouts[rows], part).token_log_probs for part in parts], 1)
+                evidence = MaskedEvidence(log_probs, few.masked, few.weights.to(log_probs.dtype))
+                found.append(self.algorithm.proxy(evidence, rollouts.advantage[rows]))
+        return torch.cat(found)
+
+    def update(self, rollouts: Rollouts, beta: float, optimiser: torch.optim.Optimizer, step: int) -> Metrics:
+        """All gradient steps on one batch of rollouts; returns the metrics of the last."""
+        trainer, algorithm = self.settings.trainer, self.algorithm
+        fresh, ratios = algorithm.corruption.fresh, algorithm.clip is not None
+        corruptions = [self.corrupt(rollouts, beta, step, i if fresh else 0) for i in range(trainer.inner_updates)]
+        different = corruptions if fresh else corruptions[:1]
+        old: list[Tensor | None] = [None] * len(corruptions)  # the ratio of a first step is 1: no second pass
+        if ratios and fresh:
+            old[1:] = [self.proxies(rollouts, c) for c in different[1:]]
+        references = self._references(rollouts, different)
+        self.policy.network.train(trainer.dropout)
+        metrics: Metrics = {"beta": beta}
+        for i, corruption in enumerate(corruptions):
+            reference = references[i if fresh else 0] if references else None
+            optimiser.zero_grad()
+            seen = self._backward(rollouts, corruption, old[i], reference, beta)
+            norm = self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm)
+            self._check_finite(seen.objective, norm, step)
+            optimiser.step()
+            if ratios and not fresh and i == 0:
+                old[1:] = [torch.cat(seen.new)] * (len(corruptions) - 1)
+            metrics |= self._metrics(rollouts, seen, norm)
+        optimiser.zero_grad()
+        self.policy.network.eval()
+        return metrics
+
+    def _backward(
+        self,
+        rollouts: Rollouts,
+        corruption: Corruption,
+        old: Tensor | None,
+        reference: Tensor | None,
+        beta: float,
+    ) -> _Seen:
+        """Accumulate the gradient of eq. 7's objective over all passes and processes."""
+        algorithm, objective, seen = self.algorithm, self.settings.objective, _Seen()
+        own = algorithm.corruption.samples
+        divisor = self._divisor(rollouts, corruption, old)
+        slices, held = rows_in_passes(len(rollouts), corruption.samples, self.settings.trainer.rows_per_pass)
+        for rows in slices:
+            few = rollouts[rows]
+
+            def loss_of(evidence: MaskedEvidence, rows: slice = rows, few: Rollouts = few) -> Tensor:
+                estimator = evidence.pick(slice(0, own))
+                bound = evidence.pick(slice(own, None)) if evidence.masked.shape[1] > own else estimator
+                new = algorithm.proxy(estimator, few.advantage)
+                before = new.detach() if old is None else old[rows]
+                batch = Batch(
+                    before, few.advantage, few.length, bound.elbo(), None if reference is None else reference[rows]
+                )
+                kl = objective.kl if objective.kl != "off" else "k3"
+                value = algorithm.contributions(estimator, batch, beta, kl, objective.kl_weight).sum() / divisor
+                seen.new.append(new.detach())
+                seen.old.append(before)
+                seen.elbo.append(batch.elbo.detach() if batch.elbo is not None else new.detach())
+                seen.objective += float(value.detach())
+                return -value
+
+            self._pass(few, corruption[rows], loss_of, held, rows is slices[-1])
+        return seen
+
+    def _pass(
+        self,
+        rollouts: Rollouts,
+        corruption: Corruption,
+        loss_of: Callable[[MaskedEvidence], Tensor],
+        held: int,
+        final: bool,
+    ) -> None:
+        """One pass over some rollouts; gradients are exchanged between processes at the end of the ``final`` one."""
+        backward_in_parts(
+            partial(self.evidence, rollouts),
+            corruption,
+            loss_of,
+            held,
+            lambda loss, last: self.processes.backward(loss, last and final),
+            lambda last: self.processes.holding(self.wrapped.network, not (last and final)),
+        )
+
+    def _divisor(self, rollouts: Rollouts, corruption: Corruption, old: Tensor | None) -> float:
+        """What the sum over the rollouts of all processes is divided by."""
+        like = rollouts.advantage
+        new = like if old is None else self.proxies(rollouts, corruption) if self._by_ratio else like
+        parts = self.algorithm.denominator(new, new if old is None or not self._by_ratio else old, rollouts.length)
+        return float(self.processes.total(parts.double().sum()))
+
+    @property
+    def _by_ratio(self) -> bool:
+        return self.algorithm.normaliser == "ratios"
+
+    def _references(self, rollouts: Rollouts, corruptions: Sequence[Corruption]) -> list[Tensor]:
+        """The proxies of the reference policy under each set of masks; none without a KL penalty."""
+        if self.reference is None or self.settings.objective.kl_weight == 0:
+            return []
+        with self.reference() as policy:
+            other = Updater(policy, policy, self.algorithm, self.settings, self.seed, self.processes, self.parameters)
+            return [other.proxies(rollouts, corruption) for corruption in corruptions]
+
+    def ascend_elbo(self, rollouts: Rollouts, step: int, inner: int) -> float:
+        """Add the gradient of -mean ELBO over the rollouts of all processes, under masks of this inner step's own."""
+        config = self.bound if not bounds(self.algorithm.corruption.scheme) else self.algorithm.corruption
+        noise = Noise.keyed(self.seed, "distillation corruption", step, inner, examples=rollouts.example.tolist())
+        counted = rollouts.counted.cpu()
+        corruption = draw(config, counted, rollouts.observation.valid.cpu(), noise).to(rollouts.counted.device)
+        rows = self.settings.trainer.rows_per_pass
+        slices, held = rows_in_passes(len(rollouts), corruption.samples, rows)
+        total = float(self.processes.total(torch.tensor(float(len(rollouts)))))
+        seen: list[Tensor] = []
+
+        def loss_of(evidence: MaskedEvidence) -> Tensor:
+            elbo = evidence.elbo()
+            seen.append(elbo.detach().sum())
+            return -elbo.sum() / total
+
+        for part in slices:
+            self._pass(rollouts[part], corruption[part], loss_of, held, part is slices[-1])
+        return float(self.processes.total(torch.stack(seen).sum())) / total
+
+    def _metrics(self, rollouts: Rollouts, seen: _Seen, norm: Tensor | None) -> Metrics:
+        metrics: Metrics = {}
+        gather = self.processes.gather
+        metrics["train_elbo"] = float(gather(torch.cat(seen.elbo)).double().mean())
+        if norm is not None:
+            metrics["grad_norm"] = float(norm)
+        if self.algorithm.clip is not None:
+            new, old = gather(torch.cat(seen.new)), gather(torch.cat(seen.old))
+            advantage = gather(rollouts.advantage).reshape(-1, *[1] * (new.dim() - 1)).expand_as(new)
+            if new.dim() > 1:
+                said = new != 0  # of tokens, only those that a sample masked have a ratio
+                advantage, new, old = advantage[said], new[said], old[said]
+            shares = clip_fractions(new, old, advantage, self.algorithm.clip)
+            metrics |= dict(zip(("clip_fraction_positive", "clip_fraction_negative"), shares, strict=True))
+        return metrics
+
+    def _check_finite(self, objective: float, norm: Tensor | None, step: int) -> None:
+        """Stop before a NaN reaches the parameters, and name the first bad gradient."""
+        total = self.processes.total(torch.tensor(objective))
+        if bool(torch.isfinite(total)) and (norm is None or bool(torch.isfinite(norm))):
+            return
+        named = self.policy.network.named_parameters()
+        bad = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), "the objective")
+        mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
+        raise UserError(f"gradient of {bad} at step {step + 1}", objective, mend)

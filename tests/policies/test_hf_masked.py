@@ -1,0 +1,96 @@
+"""Masked language models of transformers: their own logits, whatever the padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dipod.policies.hf_masked import HFMasked
+from dipod.policies.tokens import Tokens
+
+transformers: Any = pytest.importorskip("transformers")
+
+SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+
+
+def build_bert() -> Any:
+    return transformers.BertForMaskedLM(transformers.BertConfig(**SIZES, hidden_dropout_prob=0.3))
+
+
+def build_modernbert() -> Any:
+    config = transformers.ModernBertConfig(
+        **SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, local_attention=4
+    )
+    return transformers.ModernBertForMaskedLM(config)
+
+
+def build_roberta() -> Any:
+    return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**SIZES, pad_token_id=0))
+
+
+@pytest.fixture(params=[build_bert, build_modernbert, build_roberta])
+def network(request: pytest.FixtureRequest) -> HFMasked:
+    model = request.param().eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(0.0, 0.3, generator=generator)
+    return HFMasked(model)
+
+
+def own_logits(network: HFMasked, ids: list[int]) -> Tensor:
+    """The forward pass of transformers on one sequence without padding, [T, V]."""
+    logits: Tensor = network.model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids))).logits[0]
+    return logits.detach()
+
+
+def padded(rows: list[list[int | None]]) -> Tokens:
+    valid = torch.tensor([[token is not None for token in row] for row in rows])
+    return Tokens(torch.tensor([[0 if token is None else token for token in row] for row in rows]), valid)
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_logits_are_those_of_transformers(network: HFMasked) -> None:
+    encoded = network.encode(Tokens.full(torch.tensor([[7, 8, 9]])))
+    hidden = network(Tokens.full(torch.tensor([[10, 11], [12, 13]])), None, encoded, torch.tensor([0, 0]))
+    logits = network.head(hidden)
+    close(logits[0], own_logits(network, [7, 8, 9, 10, 11])[3:])
+    close(logits[1], own_logits(network, [7, 8, 9, 12, 13])[3:])
+    close(network.head(network(Tokens.full(torch.tensor([[10, 11]]))))[0], own_logits(network, [10, 11]))
+
+
+def test_padding_changes_nothing(network: HFMasked) -> None:
+    encoded = network.encode(padded([[None, None, 7, 8], [5, 6, 7, 8]]))
+    completions = padded([[10, None, 11, 12], [13, 14, None, None]])
+    logits = network.head(network(completions, None, encoded, torch.tensor([0, 1])))
+    close(logits[0, [0, 2, 3]], own_logits(network, [7, 8, 10, 11, 12])[2:])
+    close(logits[1, :2], own_logits(network, [5, 6, 7, 8, 13, 14])[4:])
+
+
+def test_only_the_places_asked_for(network: HFMasked) -> None:
+    completions, at = padded([[10, None, 11], [13, 14, None]]), torch.tensor([[2, 0], [1, 0]])
+    every = network(completions)
+    torch.testing.assert_close(network(completions, at), torch.stack([every[0, [2, 0]], every[1, [1, 0]]]))
+
+
+def test_gradients_reach_every_weight_that_logits_depend_on(network: HFMasked) -> None:
+    ids = torch.tensor([[10, 11, 12]])
+    network.head(network(Tokens.full(ids))).square().sum().backward()
+    through = {name: p.grad.clone() for name, p in network.model.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    network.model(input_ids=ids).logits.square().sum().backward()
+    own = {name: p.grad for name, p in network.model.named_parameters() if p.grad is not None}
+    assert through.keys() == own.keys()
+    for name, gradient in own.items():
+        torch.testing.assert_close(through[name], gradient, atol=1e-4 * float(gradient.abs().max()) + 1e-6, rtol=1e-3)
+
+
+def test_the_output_layer_is_left_as_it_was(network: HFMasked) -> None:
+    network(Tokens.full(torch.tensor([[10, 11]])))
+    assert own_logits(network, [10, 11]).shape == (2, 50)
+    assert network.config.vocab_size == 50

@@ -1,0 +1,43 @@
+"""The dry run: numbers that can be worked out by hand, and no data needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dipod.dry_run import as_text, plan
+from dipod.errors import UserError
+from dipod.recipes import build_policy, build_task, load, overlay
+from tests.checkpoints import write_tiny_llada
+
+
+def test_an_embedded_recipe() -> None:
+    config = load("sudoku")
+    found = plan(config)
+    network = build_policy(config, build_task(config)).network
+    assert found.parameters == found.trained == sum(p.numel() for p in network.parameters())
+    assert (found.updates, found.gradient_steps, found.rollouts) == (750, 750, 750 * 32 * 8)
+    assert found.scored_rows == 32 * 8 * 2
+    assert found.decoding_passes == 8
+    assert found.note == ""
+
+
+def test_a_full_size_recipe_on_a_tiny_checkpoint_without_data(tmp_path: Path) -> None:
+    write_tiny_llada(tmp_path / "model")
+    settings = {"model": str(tmp_path / "model"), "task.train_source": "nowhere.jsonl", "algorithm": "d1+dipod"}
+    found = plan(overlay(load("gsm8k-llada-spg"), settings))
+    assert "made-up problem" in found.note
+    assert "<|start_header_id|>user" in found.prompt
+    layers, width, wide, rank = 2, 32, 48, 128
+    assert found.trained == layers * rank * (4 * 2 * width + 3 * (width + wide))
+    assert found.gradient_steps == 1500 * 4
+    assert found.scored_rows == 16 * 6 * (1 + 2) * 4, "one mean-field mask and a pair for the ELBO"
+    text = as_text(found, "settings")
+    for part in ("memory", "steps", "prompts", "adapters"):
+        assert part in text
+
+
+def test_a_model_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="no/where"):
+        plan(overlay(load("gsm8k-llada-spg"), {"model": "./no/where"}))

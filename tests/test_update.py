@@ -1,0 +1,153 @@
+"""The update: passes, inner steps, penalties and processes change nothing that they should not change."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dipod import runs
+from dipod.algorithms import ALGORITHMS
+from dipod.errors import UserError
+from dipod.likelihood.corruption import bounds
+from dipod.recipes import to_yaml
+from dipod.runs import Interrupted, Silent
+from dipod.trainer import Trainer
+from dipod.update import rows_in_passes
+from tests.test_trainer import StopAfter, build, tiny
+
+
+def double(**changes: object) -> Trainer:
+    trainer = build(trainer__cosine_rollouts=0, corruption__scheme="own", corruption__samples=0, **changes)
+    trainer.policy.network.double()
+    return trainer
+
+
+def parameters(trainer: Trainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def after_one_step(**changes: object) -> Tensor:
+    trainer = double(**changes)
+    trainer.train_step()
+    return parameters(trainer)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("suffix", ["", "+dipod"])
+def test_every_row_trains_with_and_without_tightening_in_any_passes(name: str, suffix: str) -> None:
+    """One update equals itself in passes of 1 and of 5 completions (float64), with two inner steps."""
+    changes = {"algorithm": name + suffix, "beta": 0.5, "beta_ramp": 0, "trainer.inner_updates": 2}
+    whole = after_one_step(**changes)
+    assert not torch.equal(whole, parameters(double(**changes)))
+    for rows in (1, 5):
+        torch.testing.assert_close(after_one_step(**changes, trainer__rows_per_pass=rows), whole, rtol=1e-6, atol=1e-9)
+
+
+def test_passes_hold_whole_rollouts_where_there_is_room() -> None:
+    assert rows_in_passes(6, 4, 0) == ([slice(0, 6)], 4)
+    assert rows_in_passes(6, 4, 8) == ([slice(0, 2), slice(2, 4), slice(4, 6)], 4)
+    assert rows_in_passes(2, 4, 3) == ([slice(0, 1), slice(1, 2)], 3)
+
+
+@pytest.mark.parametrize("name", ["fpo", "d1", "unigrpo", "stabledrl"])
+def test_masks_are_fresh_or_kept_as_the_row_says(name: str) -> None:
+    trainer = double(algorithm=name, trainer__inner_updates=3)
+    rollouts = trainer.collect("rollout")
+    corruptions = [trainer.updater.corrupt(rollouts, 0.0, 0, i) for i in range(3)]
+    again = trainer.updater.corrupt(rollouts[2:5], 0.0, 0, 1)
+    assert torch.equal(again.masked, corruptions[1].masked[2:5]), "a rollout's masks do not depend on its batch"
+    if name == "unigrpo":
+        assert (corruptions[2].masked.sum() >= corruptions[0].masked.sum()).all()
+    elif name != "d1":
+        assert torch.equal(corruptions[0].masked, corruptions[2].masked) != trainer.algorithm.corruption.fresh
+
+
+def test_rows_that_do_not_bound_get_masks_of_their_own_for_the_elbo() -> None:
+    for name, row in ALGORITHMS.items():
+        trainer = double(algorithm=f"{name}+dipod")
+        rollouts = trainer.collect("rollout")
+        extra = trainer.updater.corrupt(rollouts, 0.5, 0, 0).samples - row.corruption.samples
+        assert (extra > 0) != bounds(row.corruption.scheme)
+        assert trainer.updater.corrupt(rollouts, 0.0, 0, 0).samples == row.corruption.samples
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_kl_penalty_pulls_back_to_the_base_from_the_second_inner_step_on(estimator: str) -> None:
+    """At the base itself k2 and k3 have no gradient; a heavy penalty keeps the policy nearer to the base."""
+    common = {"algorithm": "fpo", "trainer.inner_updates": 4, "objective.kl": estimator}
+    start = parameters(double(**common))
+    free = (after_one_step(**common) - start).norm()
+    if estimator == "k1":
+        first = {**common, "trainer.inner_updates": 1}
+        assert not torch.equal(after_one_step(**first, objective__kl_weight=1.0), after_one_step(**first))
+    else:
+        first = {**common, "trainer.inner_updates": 1}
+        torch.testing.assert_close(after_one_step(**first, objective__kl_weight=1.0), after_one_step(**first))
+        held = (after_one_step(**common, objective__kl_weight=100.0) - start).norm()
+        assert held < free
+
+
+def test_dropout_needs_whole_rollouts_in_a_pass() -> None:
+    with pytest.raises(UserError, match=r"trainer\.rows_per_pass = 1: with dropout"):
+        double(algorithm="fpo", trainer__dropout=True, trainer__rows_per_pass=1)
+
+
+def launch(folder: Path, processes: int) -> None:
+    """`dipod train --resume` of a run folder on several processes on the CPU."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "dipod", "train", "--resume", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_do_what_one_does_and_one_goes_on_where_two_stopped(tmp_path: Path) -> None:
+    """Rollouts and advantages equal, parameters within 1e-6 (float32 sums in another order); checkpoints fit both."""
+    config = tiny(
+        algorithm="espo+dipod",
+        beta_ramp=0,
+        trainer__prompts=4,
+        trainer__inner_updates=2,
+        trainer__rows_per_pass=3,
+        trainer__evaluate_problems=9,
+        trainer__cosine_rollouts=0,
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        runs.create(folder, config)
+    with pytest.raises(Interrupted):
+        runs.train(two, StopAfter("trained", 2))
+    runs.train(one, Silent())
+    launch(two, 2)
+    rows = [runs.read_metrics(folder) for folder in (one, two)]
+    assert [row["step"] for row in rows[1]] == list(range(7))
+    for key in ("reward", "reward_std", "reward_sampled", "solved_greedy", "elbo", "gap", "train_elbo", "grad_norm"):
+        values = [[row[key] for row in found if key in row] for found in rows]
+        assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-5), key
+    last = [load_file(folder / runs.CHECKPOINTS / "step-6" / "model.safetensors") for folder in (one, two)]
+    for name, tensor in last[0].items():
+        torch.testing.assert_close(last[1][name], tensor, rtol=1e-4, atol=1e-6)
+    for path in (two / runs.CHECKPOINTS / "step-6").iterdir():
+        path.unlink()
+    (two / runs.CHECKPOINTS / "step-6").rmdir()
+    runs.train(two, Silent())
+    again = load_file(two / runs.CHECKPOINTS / "step-6" / "model.safetensors")
+    for name, tensor in last[0].items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_prompts_must_divide_among_processes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    runs.create(folder, tiny(trainer__prompts=3, trainer__group_size=3))
+    assert "prompts: 3" in to_yaml(runs.read_config(folder))
+    with pytest.raises(AssertionError, match=r"trainer\.prompts = 9: give a multiple of the number of processes \(2\)"):
+        launch(folder, 2)
+    assert json.dumps(runs.read_metrics(folder)) == "[]"
