@@ -17,10 +17,11 @@ from dipod import runs
 from dipod.algorithms import ALGORITHMS
 from dipod.errors import UserError
 from dipod.likelihood.corruption import bounds
-from dipod.recipes import to_yaml
+from dipod.recipes import build_policy, build_task, build_trainer, load, overlay, to_yaml
 from dipod.runs import Interrupted, Silent
 from dipod.trainer import Trainer
 from dipod.update import rows_in_passes
+from tests.checkpoints import write_tiny_llada
 from tests.test_trainer import StopAfter, build, tiny
 
 
@@ -95,9 +96,50 @@ def test_a_kl_penalty_pulls_back_to_the_base_from_the_second_inner_step_on(estim
         assert held < free
 
 
+def test_a_process_for_the_bound_does_not_take_the_place_of_what_makes_a_row() -> None:
+    trainer = build(algorithm="d1+dipod", corruption__scheme="stratified", corruption__samples=4)
+    rollouts = trainer.collect("rollout")
+    corruption = trainer.updater.corrupt(rollouts, 0.5, 0, 0)
+    assert corruption.samples == 1 + 4
+    assert torch.equal(corruption.masked[:, 0], rollouts.counted)
+    assert build(algorithm="fpo", corruption__scheme="stratified").algorithm.corruption.scheme == "stratified"
+    assert build(algorithm="d1", corruption__scheme="structured").algorithm.corruption.scheme == "structured"
+
+
 def test_dropout_needs_whole_rollouts_in_a_pass() -> None:
     with pytest.raises(UserError, match=r"trainer\.rows_per_pass = 1: with dropout"):
         double(algorithm="fpo", trainer__dropout=True, trainer__rows_per_pass=1)
+
+
+def test_dropout_is_keyed_and_leaves_torchs_own_generator_alone(tmp_path: Path) -> None:
+    write_tiny_llada(tmp_path / "model")
+    settings: dict[str, object] = {
+        "model": str(tmp_path / "model"),
+        "model.dtype": "float32",
+        "model.lora_rank": 2,
+        "task.name": "countdown",
+        "task.train_source": "generate",
+        "task.completion_length": 8,
+        "task.max_prompt": 600,
+        "sampler.steps": 4,
+        "sampler.block_length": 8,
+        "trainer.prompts": 2,
+        "trainer.group_size": 2,
+        "trainer.evaluate_problems": 0,
+        "algorithm": "fpo+dipod",
+    }
+    results = []
+    for share, dropout in ((0.5, True), (0.5, True), (0.0, True), (0.5, False)):
+        config = overlay(load("llada"), {**settings, "model.lora_dropout": share, "trainer.dropout": dropout})
+        task = build_task(config)
+        trainer = build_trainer(config, build_policy(config, task), task)
+        state = torch.get_rng_state()
+        trainer.train_step()
+        assert torch.equal(state, torch.get_rng_state())
+        results.append(parameters(trainer))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert torch.equal(results[2], results[3]), "dropout of nothing is none"
 
 
 def launch(folder: Path, processes: int) -> None:

@@ -62,6 +62,7 @@ class Algorithm:
         normaliser: what the sum over rollouts is divided by: "rollouts" their number; "tokens" their total length;
             "lengths" their number, after each was divided by its own length; "ratios" the sum of their clipped ratios.
         ratio_per_token: the ratio is exp((new - old)/length), as in ESPO; the surrogate is multiplied by the length.
+        scaled: its advantages may be divided by the group's standard deviation; wd1's weights may not.
         adequate: its gradient is Â·∇log π, up to the normaliser, at every tight model (Definition 2.1).
     """
 
@@ -74,6 +75,7 @@ class Algorithm:
     corruption: CorruptionConfig = UNIFORM
     normaliser: Normaliser = "rollouts"
     ratio_per_token: bool = False
+    scaled: bool = True
     adequate: bool = False
 
     def contributions(
@@ -158,9 +160,16 @@ def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algor
         Algorithm(
             "d1", token_proxy, clip_wide, group_mean, wide, "diffu-GRPO (d1, arXiv 2504.12216)", one_step, "lengths"
         ),
-        Algorithm("wd1", elbo_proxy, plain, contrast, None, f"{wd1}, both signs", one_step),
+        Algorithm("wd1", elbo_proxy, plain, contrast, None, f"{wd1}, both signs", one_step, scaled=False),
         Algorithm(
-            "wd1-positive", elbo_proxy, plain, partial(contrast, negative=0.0), None, f"{wd1}, positive only", one_step
+            "wd1-positive",
+            elbo_proxy,
+            plain,
+            partial(contrast, negative=0.0),
+            None,
+            f"{wd1}, positive only",
+            one_step,
+            scaled=False,
         ),
         Algorithm(
             "unigrpo",

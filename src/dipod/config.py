@@ -255,7 +255,7 @@ class RunConfig:
     Attributes:
         recipe: the recipe that it started from.
         algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave".
-        preset: "paper", or "released" for what the published code of the algorithm does (see presets.yaml).
+        preset: "paper", or "released" for what the published code of the algorithm does (see docs/presets.md).
         beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``.
         beta_ramp: updates over which β grows linearly from nothing; 0 for a constant β, as in the paper.
         seed: of the base model, the problems, the rollouts and the corruption samples.

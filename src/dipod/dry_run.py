@@ -66,10 +66,12 @@ def plan(config: RunConfig) -> Plan:
     config.sampler.blocks_of(task.completion_length)
     prompts, text, note = _prompts(task, config)
     trainer = config.trainer
-    samples = config.corruption.samples or algorithm.corruption.samples
-    scheme = algorithm.corruption.scheme if config.corruption.scheme == "own" else config.corruption.scheme
+    chosen, own = config.corruption, algorithm.corruption
+    kept = chosen.scheme != "own" and bounds(chosen.scheme) and not bounds(own.scheme)
+    samples = own.samples if kept else chosen.samples or own.samples
     beta = tightening.next_beta(trainer.steps, None, None)
-    samples += 0 if beta == 0 or bounds(scheme) else 2 * -(-samples // 2)
+    scheme = own.scheme if kept or chosen.scheme == "own" else chosen.scheme
+    samples += 0 if beta == 0 or bounds(scheme) else (chosen.samples if kept and chosen.samples else 2)
     total = sum(p.numel() for p in network.parameters())
     trained = _adapters(network, config) if config.model.lora_rank else total
     return Plan(

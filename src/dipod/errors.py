@@ -18,6 +18,10 @@ class UserError(ValueError):
         self.value = value
         self.mend = mend
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, object, str]]:
+        """So that it passes between processes."""
+        return UserError, (self.field, self.value, self.mend)
+
 
 def require(condition: bool, field: str, value: object, mend: str) -> None:
     """Raise `UserError` unless ``condition`` holds."""

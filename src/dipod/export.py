@@ -1,4 +1,4 @@
-"""From a run to a model that others can load: adapters merged or alone, tokenizer, model card; uploaded if asked for."""
+"""From a run to a model that others can load: adapters merged or alone, tokenizer, model card; uploaded on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.extras import load_extra
 from dipod.files import make_folder, write_text
-from dipod.model_card import Exported, model_card
+from dipod.model_card import Exported, What, model_card
 from dipod.recipes import build_policy, build_task
 from dipod.tasks.text.config import TextConfig
 
@@ -81,7 +81,7 @@ def export(source: Source, out: Path, adapter_only: bool = False) -> Exported:
     parent = make_folder(out.absolute().parent)
     aside = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
     try:
-        what = "adapters" if adapter_only else "merged" if adapted else "whole"
+        what: What = "adapters" if adapter_only else "merged" if adapted else "whole"
         if adapter_only:
             _copy_adapters(source.checkpoint, aside)
         else:

@@ -40,6 +40,9 @@ CITATION = """@article{jiang2026dipod,
 }"""
 
 
+What = Literal["merged", "adapters", "whole"]
+
+
 @dataclass(frozen=True)
 class Exported:
     """What was written.
@@ -50,7 +53,7 @@ class Exported:
         name: of the run.
     """
 
-    what: Literal["merged", "adapters", "whole"]
+    what: What
     step: int
     name: str
 
@@ -102,6 +105,11 @@ def _base(config: RunConfig) -> str:
     return f"a small transformer that the recipe pre-trained for {config.pretrain.steps} steps"
 
 
+def _dtype(config: RunConfig) -> str:
+    """Of the weights; small models of a recipe's own are float32 whatever the settings say."""
+    return config.model.dtype if config.model.path else "float32"
+
+
 def _facts(exported: Exported, config: RunConfig) -> list[tuple[str, str]]:
     row, _ = parse_algorithm(config.algorithm, config)
     suffix = config.algorithm.partition("+")[2]
@@ -112,8 +120,7 @@ def _facts(exported: Exported, config: RunConfig) -> list[tuple[str, str]]:
         "dipod": f"β∇ELBO in every update (DiPOD, Algorithm 2), β = {config.beta:g}{ramp}",
         "interleave": f"self-distillation every {every} updates (DiPOD, Algorithm 1)",
     }
-    dtype = config.model.dtype if config.model.path else "float32"
-    rank, alpha = config.model.lora_rank, config.model.lora_alpha
+    dtype, rank, alpha = _dtype(config), config.model.lora_rank, config.model.lora_alpha
     weights = {
         "merged": f"LoRA adapters (rank {rank}, alpha {alpha:g}) added into the base, {dtype}",
         "adapters": f"LoRA adapters alone (rank {rank}, alpha {alpha:g})",
@@ -155,7 +162,8 @@ def _missing(last: dict[str, dict[str, Any]], exported: Exported, config: RunCon
     if measured < exported.step:
         lines.append(f"anything after update {measured}")
     if exported.what == "merged":
-        rounding = "" if config.model.dtype == "float32" else f", which rounded every adapted weight to {config.model.dtype}"
+        dtype = _dtype(config)
+        rounding = "" if dtype == "float32" else f", which rounded every adapted weight to {dtype}"
         lines.append(f"the model after merging{rounding}; the numbers above are of base and adapters")
     return [*lines, *NEVER]
 
@@ -165,11 +173,14 @@ def _use(exported: Exported, config: RunConfig) -> str:
     if exported.what == "adapters":
         base = config.model.path if _on_hub(config) else Path(config.model.path).name
         adapter = "from dipod.policies.lora import load_adapter"
-        code = f'{adapter}\n{load}\n\nnetwork = load_adapter(load_pretrained("{base}"), "{exported.name}")'
+        code = f'{adapter}\n{load}\n\nnetwork = load_adapter(load_pretrained("{base}"), ".")  # this folder'
         return f"```python\n{code}\n```"
     task = config.task.name if config.model.path else Path(config.recipe).stem
-    code = f'{load}\n\nnetwork = load_pretrained("{exported.name}")  # this folder'
-    return f"```python\n{code}\n```\n\n```\ndipod eval {exported.name} --task {task}\n```"
+    code = f'{load}\n\nnetwork = load_pretrained(".")  # this folder, or its name on the hub'
+    return (
+        f"```python\n{code}\n```\n\n```\ndipod eval . --task {task}\n```\n\n"
+        "Numbers compare with those above only under the same settings of task and sampler; each is a flag."
+    )
 
 
 def _settings(config: RunConfig) -> str:

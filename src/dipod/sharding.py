@@ -54,7 +54,7 @@ def shard(
     plugin: Any = accelerator.state.fsdp_plugin
     require(accelerator.is_fsdp2, "fsdp_version", plugin.fsdp_version, "set fsdp_version: 2 in the launch file")
     able = hasattr(FSDPModule, "set_reshard_after_forward")
-    require(able, "torch", torch.__version__, "FSDP needs a newer torch (2.8)")
+    require(able, "torch", torch.__version__, "FSDP needs a newer torch; or use ddp")
     base = base_network(network)
     kind = type(base).__name__
     if not isinstance(base, BidirectionalModel):

@@ -24,7 +24,7 @@ from dipod.algorithms import Algorithm
 from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
 from dipod.drift import gradient_cosine
 from dipod.evaluation import Metrics, evaluate
-from dipod.likelihood.corruption import CorruptionConfig
+from dipod.likelihood.corruption import CorruptionConfig, bounds
 from dipod.likelihood.evidence import Score
 from dipod.noise import Noise, derive
 from dipod.objectives.baselines import scale_by_std
@@ -126,10 +126,15 @@ class Trainer:
         self.shown: list[dict[str, Any]] = []
 
     def _adapted(self, algorithm: Algorithm) -> Algorithm:
-        """The row with what the settings change in it."""
+        """The row with what the settings change in it.
+
+        A process that bounds log π does not take the place of one that does not, for that one is what makes the row;
+        it then serves the ELBO of the β term (`Updater.bound`).
+        """
         chosen, own = self.settings.corruption, algorithm.corruption
-        scheme = own.scheme if chosen.scheme == "own" else chosen.scheme
-        samples = chosen.samples or (own.samples if scheme == own.scheme else max(own.samples, 2))
+        kept = chosen.scheme == "own" or (bounds(chosen.scheme) and not bounds(own.scheme))
+        scheme = own.scheme if kept else chosen.scheme
+        samples = own.samples if kept and chosen.scheme != "own" else chosen.samples or own.samples
         fresh = chosen.fresh or own.fresh
         normaliser = self.settings.objective.normaliser
         return replace(
@@ -168,6 +173,8 @@ class Trainer:
         metrics["seconds_rollout"] = time.perf_counter() - started
         reward = self.processes.gather(rollouts.reward)
         metrics |= {"reward": float(reward.double().mean()), "reward_std": float(reward.double().std())}
+        groups = reward.view(-1, self.config.group_size)
+        metrics["idle_groups"] = float((groups == groups[:, :1]).all(-1).double().mean())
         measured = state.step == 0 or self.due(self.config.evaluate_every, state.step + 1)
         if measured and self.config.cosine_rollouts and self.processes.count == 1:
             metrics |= self.cosine(rollouts)
@@ -191,7 +198,7 @@ class Trainer:
         own = self.task.reward(mine, ids)
         reward = self.processes.gather(own)
         advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
-        if config.scale_advantages:
+        if config.scale_advantages and self.algorithm.scaled:
             advantage = scale_by_std(advantage)
         return Rollouts(
             observation,

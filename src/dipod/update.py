@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from dipod.evaluation import Metrics
 from dipod.likelihood.caching import backward_in_parts
 from dipod.likelihood.corruption import CorruptionConfig, InnerStep, bounds, draw
 from dipod.likelihood.evidence import Corruption, MaskedEvidence
-from dipod.noise import Noise
+from dipod.noise import Noise, derive
 from dipod.objectives.surrogates import clip_fractions
 from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
@@ -75,8 +75,10 @@ class Updater:
     @property
     def bound(self) -> CorruptionConfig:
         """Corruption for the ELBO in the β term, where the estimator's own does not bound log π."""
-        own = self.algorithm.corruption
-        return replace(own, scheme="antithetic", samples=2 * -(-own.samples // 2), prompt_share=0.0)
+        chosen = self.settings.corruption
+        if chosen.scheme != "own" and bounds(chosen.scheme):
+            return replace(chosen, samples=chosen.samples or 2, prompt_share=0.0)
+        return CorruptionConfig("antithetic", 2)
 
     def _separate(self, beta: float) -> bool:
         return beta > 0 and not bounds(self.algorithm.corruption.scheme)
@@ -131,7 +133,8 @@ class Updater:
         for i, corruption in enumerate(corruptions):
             reference = references[i if fresh else 0] if references else None
             optimiser.zero_grad()
-            seen = self._backward(rollouts, corruption, old[i], reference, beta)
+            with self._dropout(step, i):
+                seen = self._backward(rollouts, corruption, old[i], reference, beta)
             norm = self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm)
             self._check_finite(seen.objective, norm, step)
             optimiser.step()
@@ -141,6 +144,16 @@ class Updater:
         optimiser.zero_grad()
         self.policy.network.eval()
         return metrics
+
+    @contextmanager
+    def _dropout(self, step: int, inner: int) -> Iterator[None]:
+        """Dropout draws from torch's own generators: here they are keyed like all other noise, and put back."""
+        if not self.settings.trainer.dropout:
+            yield
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(self.seed, "dropout", step, inner, self.processes.rank))
+            yield
 
     def _backward(
         self,

@@ -107,4 +107,4 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise UserError("model", name, f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")
     require(task in TASKS, "task", task, f"choose one of {', '.join(TASKS)}")
-    return overlay(load("llada"), {"task.name": task, **settings, "model.path": name}), None
+    return overlay(load("llada"), {"task.name": task, "model.lora_rank": 0, **settings, "model.path": name}), None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 from dipod.algorithms import ALGORITHMS
 from dipod.config import RunConfig
+from dipod.errors import UserError
 from dipod.recipes import fields, load, names, summary, to_yaml
+from dipod.recipes.settings import FOLDER
 
 NAME = "recipes"
 HELP = "list the recipes, the algorithms and the settings"
@@ -17,24 +20,34 @@ DESCRIPTION = """List what can be trained and how.
 
   dipod recipes                  recipes and algorithms
   dipod recipes sudoku           a recipe's settings as YAML, a start for your own
-  dipod recipes --fields         every setting: its flag, default and meaning
+  dipod recipes --fields         every setting of the recipe sudoku: its flag, value and meaning
+  dipod recipes gsm8k-llada-spg --fields         likewise of another recipe; text tasks have other settings
+
+On several GPUs of one machine, with a launch file of ours (ddp, fsdp or zero2):
+
+  accelerate launch --config_file $(dipod recipes --launch ddp) -m dipod train RECIPE
 """
+LAUNCH = FOLDER / "launch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("recipe", nargs="?", help="print the settings of this recipe")
     parser.add_argument("--fields", action="store_true", help="list every setting with its meaning")
+    parser.add_argument("--launch", metavar="NAME", help="print the path of a launch file for accelerate")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was asked for."""
-    if arguments.recipe:
+    if arguments.launch is not None:
+        path = launch_file(arguments.launch)
+        print(json.dumps({"launch": str(path)}) if arguments.json else path)
+    elif arguments.recipe and not arguments.fields:
         config = load(arguments.recipe)
         print(json.dumps(asdict(config), indent=2) if arguments.json else to_yaml(config).rstrip())
     elif arguments.fields:
-        _print_fields(arguments.json)
+        _print_fields(load(arguments.recipe or "sudoku"), arguments.json)
     else:
         listed = {name: summary(name) for name in names()}
         algorithms = {algorithm.name: algorithm.paper for algorithm in ALGORITHMS.values()}
@@ -43,25 +56,41 @@ def run(arguments: argparse.Namespace) -> None:
             return
         for title, table in (("Recipes", listed), ("Algorithms, alone or with +dipod or +interleave", algorithms)):
             print(f"{title}:")
+            width = max(map(len, table))
             for name, about in table.items():
-                print(f"  {name:<12} {about}")
+                print(f"  {name:<{width}}  {about}")
 
 
-def _print_fields(as_json: bool) -> None:
-    """Every setting, two lines each."""
+def launch_file(name: str) -> Path:
+    """The configuration of accelerate with this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = {path.stem: path for path in sorted(LAUNCH.glob("*.yaml"))}
+    if name not in known:
+        raise UserError("launch", name, f"choose one of {', '.join(known)}")
+    return known[name]
+
+
+def _print_fields(config: RunConfig, as_json: bool) -> None:
+    """Every setting of a recipe's kind, two lines each, with the recipe's value."""
+    listed = fields(config.task.name)
     rows = [
-        {"field": f.path, "values": _values(f.kind), "default": _default(f.path), "about": f.about} for f in fields()
+        {"field": f.path, "values": _values(f.kind), "value": _value(config, f.path), "about": f.about} for f in listed
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    print("A bare name, such as --steps, means the first field of that name in this list. Recipes change defaults.\n")
+    print(
+        f"Settings of {config.recipe}. A bare name, such as --steps, means the first field of that name in this list.\n"
+    )
     for row in rows:
-        print(f"--{row['field']} {row['values']}   (default {row['default']!r})\n    {row['about']}")
+        print(f"--{row['field']} {row['values']}   ({row['value']!r})\n    {row['about']}")
 
 
-def _default(path: str) -> Any:
-    value: Any = RunConfig()
+def _value(config: RunConfig, path: str) -> Any:
+    value: Any = config
     for part in path.split("."):
         value = getattr(value, part)
     return value

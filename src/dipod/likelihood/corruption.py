@@ -57,7 +57,8 @@ class CorruptionConfig:
     Attributes:
         scheme: the process: "independent", "antithetic", "stratified", "complement" (ESPO) and "quadrature" (GDPO)
             bound log π; "released-fpo", "all-masked" (d1, wd1), "block-all", "block-random" (SPG), "coupled" and
-            "structured" (UniGRPO) are what published systems use; "own" is the algorithm's own.
+            "structured" (UniGRPO) are what published systems use; "own" is the algorithm's own. Where the algorithm's
+            own does not bound log π and this one does, this one serves the ELBO of DiPOD's term alone.
         samples: K masks per rollout; 0 takes the algorithm's own number.
         prompt_share: each prompt token is hidden with this probability, in block processes also each earlier token.
         block_length: tokens per block of the block processes.

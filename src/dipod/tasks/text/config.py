@@ -14,8 +14,8 @@ class TextConfig:
 
     Attributes:
         name: "gsm8k", "math", "countdown", "sudoku", or "custom" for a file and rewards of your own.
-        train_source: a local file, or a dataset on the hub; empty takes the published one, "generate" makes problems
-            (countdown, sudoku).
+        train_source: a local file, or a dataset on the hub; "generate" makes problems (countdown, sudoku); empty takes
+            the published dataset, or makes problems where there is none.
         test_source: likewise for evaluations.
         style: "chat", the instructions and the model's chat layout; "short", the bare problem, for small vocabularies.
         instruction: what a custom task says before the question.

@@ -68,12 +68,10 @@ def exact_number(value: Any, where: str) -> Fraction:
     Raises:
         UserError: anything else; ``where`` is how the complaint names it.
     """
-    if (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and abs(float(value)) < LARGEST
-    ):
-        return Fraction(str(value))
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        size: Any = abs(value)
+        if size < LARGEST:
+            return Fraction(str(value))
     number = read_number(value) if isinstance(value, str) else None
     if number is None:
         raise UserError(where, short(value), "give a number such as 18 or 1,250")

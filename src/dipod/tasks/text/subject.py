@@ -19,7 +19,7 @@ from dipod.tasks.text.grading import Grade, grade
 from dipod.tasks.text.prompts import messages
 from dipod.tasks.text.rewards import REWARDS, exact_answer, format_tags, numeric_answer
 from dipod.tasks.text.rows import TASKS, Row
-from dipod.tasks.text.sources import load_rows, read_rows
+from dipod.tasks.text.sources import PUBLISHED, load_rows, read_rows
 
 GENERATE = "generate"
 
@@ -58,7 +58,10 @@ def build_subject(config: TextConfig) -> Subject:
     if config.name not in TASKS:
         return _custom(config)
     name = config.name
-    sources = {"train": config.train_source, "test": config.test_source}
+    sources = {
+        "train": config.train_source or _usual_source(name, "train"),
+        "test": config.test_source or _usual_source(name, "test"),
+    }
     makers: dict[str, Callable[[int, Split, torch.Generator], Sequence[Row]]] = {
         "countdown": partial(_make_countdown, config),
         "sudoku": lambda count, split, generator: sudoku_rows(count, generator, split=split),
@@ -79,6 +82,11 @@ def build_subject(config: TextConfig) -> Subject:
         reference=partial(reference_of, name),
         imitate=partial(_imitate_countdown, config) if name == "countdown" else None,
     )
+
+
+def _usual_source(name: str, split: Split) -> str:
+    """What an empty source means: the published dataset, or made problems where none is on the hub."""
+    return "" if (name, split) in PUBLISHED else GENERATE
 
 
 def reference_of(name: str, row: Row) -> Any:
