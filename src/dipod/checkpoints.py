@@ -44,6 +44,8 @@ def save_checkpoint(
             save_file(_flat_optimiser(optimiser), aside / f"{name}.safetensors")
         write_json(aside / STATE_FILE, dict(scalars))
         os.chmod(aside, 0o755)
+        for path in aside.iterdir():
+            path.chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(aside, folder)

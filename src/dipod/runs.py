@@ -180,7 +180,8 @@ def improve(
         processes.track(metrics, state.step)
         listener.trained(metrics, config.trainer.steps)
         stopping = float(processes.total(torch.tensor(float(len(stop))))) > 0
-        if stopping or trainer.due(config.trainer.save_every, state.step):
+        due = trainer.due(config.trainer.save_every, state.step) and (state.step > 0 or config.trainer.steps == 0)
+        if stopping or due:
             save(folder / CHECKPOINTS / f"step-{state.step}", trainer)
         if stopping and state.step < config.trainer.steps:
             raise Interrupted

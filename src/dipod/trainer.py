@@ -102,14 +102,17 @@ class Trainer:
         self.processes = processes or start()
         self.policy.network.to(self.processes.device)
         self.algorithm = self._adapted(algorithm)
-        self.parameters = [p for p in policy.network.parameters() if p.requires_grad]
+        reference = frozen(policy) if settings.objective.kl_weight else None
+        trained = [p for p in policy.network.parameters() if p.requires_grad]
         self.stage = tightening.distillation_before(0)
-        self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": settings.optimiser.build(self.parameters)}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": settings.optimiser.build(trained)}
         if self.stage is not None:
             rate = self.stage.learning_rate
-            self.optimisers["distillation"] = settings.optimiser.build(self.parameters, rate)
+            self.optimisers["distillation"] = settings.optimiser.build(trained, rate)
         wrapped, prepared = self.processes.prepare(policy.network, list(self.optimisers.values()))
         self.optimisers = dict(zip(self.optimisers, prepared, strict=True))
+        groups = self.optimisers["policy"].param_groups  # not the network's: they may have been sharded since
+        self.parameters: list[Tensor] = [parameter for group in groups for parameter in group["params"]]
         self.updater = Updater(
             replace(policy, network=wrapped),
             policy,
@@ -118,7 +121,7 @@ class Trainer:
             seed,
             self.processes,
             self.parameters,
-            frozen(policy) if settings.objective.kl_weight else None,
+            reference,
         )
         self.share = self.processes.share(self.config.prompts * self.config.group_size, "trainer.prompts")
         self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -53,6 +54,9 @@ def check(config: RunConfig) -> None:
         UserError: an unknown algorithm, a file or a base model that cannot be read, or a sampler that does not fit.
     """
     parse_algorithm(config.algorithm, config)
+    tracker = config.logging.tracker
+    there = tracker == "none" or find_spec(tracker) is not None
+    require(there, "logging.tracker", tracker, f"install it with: pip install {tracker}")
     task = build_task(config)
     config.sampler.blocks_of(task.completion_length)
     if not config.model.path:

@@ -1,0 +1,78 @@
+"""`dipod merge` as a user types it, and `dipod eval` on what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dipod.cli import main
+from tests.checkpoints import write_tiny_llada
+from tests.cli.test_cli import SETTINGS, refuse
+from tests.test_export import TEXT
+
+FLAGS = [part for key, value in TEXT.items() for part in (f"--{key}", str(value))]
+PROTOCOL = [key for key in TEXT if key.startswith(("task.", "sampler.", "trainer.gap", "trainer.exact"))]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    capsys.readouterr()
+    assert main(["eval", *arguments, "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_merged_model_evaluates_as_its_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny_llada(here / "model")
+    assert main(["train", "sudoku", *FLAGS, "--model.path", "model", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["merge", "run", "--out", "merged", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "model": "merged",
+        "run": "run",
+        "step": 2,
+        "weights": "merged",
+        "url": None,
+    }
+    run = evaluated(capsys, "run", "--problems", "4")
+    same = [part for key in PROTOCOL for part in (f"--{key}", str(TEXT[key]))]
+    same += ["--temperature", "1", "--remasking", "random", "--eval_prefill", "", "--eos_stop", "false"]
+    same += ["--lora_rank", "0", "--dtype", "float32"]
+    merged = evaluated(capsys, "merged", "--task", "countdown", "--problems", "4", *same)
+    for key in ("solved_sampled", "solved_greedy", "tokens"):
+        assert merged[key] == run[key]
+    assert merged["elbo"] == pytest.approx(run["elbo"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_small_model_needs_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "sudoku", *SETTINGS, "--out", "run"]) == 0
+    assert main(["merge", "run", "--out", "model"]) == 0
+    assert "run after 6 updates: model in model" in capsys.readouterr().out
+    blanks = ("--task.blanks", "4-5", "--problems", "8", "--trainer.gap_problems", "4")
+    model = evaluated(capsys, "model", "--task", "sudoku", *blanks)
+    assert model["elbo"] == evaluated(capsys, "run", *blanks)["elbo"]
+
+
+def test_mistakes_are_one_line(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    (here / "full").mkdir()
+    (here / "full" / "precious").write_text("kept")
+    assert main(["train", "sudoku", *SETTINGS, "--trainer.steps", "0", "--out", "run"]) == 0
+    assert "run = 'nowhere': no config.yaml there" in refuse(capsys, "merge", "nowhere", "--out", "out")
+    assert "out = 'full': it is not empty" in refuse(capsys, "merge", "run", "--out", "full")
+    assert "this run trained every weight" in refuse(capsys, "merge", "run", "--out", "out", "--adapter-only")
+    assert "push = 'me/mine': log in first" in refuse(capsys, "merge", "run", "--out", "out", "--push", "me/mine")
+    assert "push = 'mine'" in refuse(capsys, "merge", "run", "--out", "out", "--push", "mine")
+    assert "--out" in refuse(capsys, "merge", "run")
+    assert {p.name for p in here.iterdir()} == {"full", "run"}
