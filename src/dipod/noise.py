@@ -23,7 +23,7 @@ def derive(*key: Key) -> int:
 
 
 def keyed_generator(*key: Key, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that only this key has."""
+    """A generator that this key has (on the CPU torch keeps 32 bits of a seed, so two keys in billions share one)."""
     return torch.Generator(device).manual_seed(derive(*key))
 
 

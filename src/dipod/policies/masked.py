@@ -89,7 +89,7 @@ class MaskedPolicy:
 
     def completion_logits(self, observation: Tokens, action: Tokens, masked: Tensor, at: Tensor | None) -> Tensor:
         """Logits [B, M or L, V] at completion places ``at`` [B, M] (all when None), ``masked`` [B, L] hidden."""
-        logits = self.model.head(self._hidden(observation, action, masked, at))
+        logits = self._head(self._hidden(observation, action, masked, at))
         return logits.index_fill(-1, self._barred(logits.device), -torch.inf)
 
     def _sampler_logits(self, observation: Tokens, cfg_scale: float) -> Logits:
@@ -107,9 +107,9 @@ class MaskedPolicy:
 
         def logits(rows: Tensor, completion: Tokens, masked: Tensor, at: Tensor) -> Tensor:
             tokens = completion.with_ids(completion.ids.masked_fill(masked, self.mask_id))
-            values = self.model.head(self.model(tokens, at, encoded, owner[rows]))
+            values = self._head(self.model(tokens, at, encoded, owner[rows]))
             if cfg_scale > 0:
-                free = self.model.head(self.model(tokens, at, encoded, owner[rows + batch]))
+                free = self._head(self.model(tokens, at, encoded, owner[rows + batch]))
                 values = free + (cfg_scale + 1) * (values - free)
             return values.index_fill_(-1, barred, -torch.inf)
 
@@ -130,6 +130,10 @@ class MaskedPolicy:
         hidden: Tensor = self.network(tokens, at, *self._encode(observation))
         return hidden
 
+    def _head(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states, which mixed precision hands over in another dtype than that of the weights."""
+        return self.model.head(hidden.to(next(self.network.parameters()).dtype))
+
     def _barred(self, device: torch.device) -> Tensor:
         return torch.tensor([self.mask_id, *self.barred], device=device)
 
@@ -144,7 +148,7 @@ class MaskedPolicy:
             hidden = self._hidden(observation[rows], picked, masked).flatten(0, 1)
             at = (masked & picked.valid).flatten().nonzero()[:, 0]
             token = picked.ids.flatten().index_select(0, at)
-            log_probs = token_log_probs(self.model.head, hidden.index_select(0, at), token, self._barred(hidden.device))
+            log_probs = token_log_probs(self._head, hidden.index_select(0, at), token, self._barred(hidden.device))
             return log_probs.new_zeros(masked.numel()).index_copy(0, at, log_probs).view(masked.shape)
 
         return score
