@@ -113,7 +113,7 @@ def test_dropout_needs_whole_rollouts_in_a_pass() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_mixed_precision_sums_in_float32(dtype: str) -> None:
-    """bfloat16 arithmetic moves an ELBO of some ten nats by per cents at most, and its sum is not rounded to bfloat16."""
+    """bfloat16 arithmetic moves an ELBO of some ten nats by per cents, and its sum is not rounded to bfloat16."""
     trainer = build(algorithm="fpo")
     rollouts = trainer.collect("rollout")
     plain = trainer.updater.evidence(rollouts, trainer.updater.corrupt(rollouts, 0.0, 0, 0)).elbo()

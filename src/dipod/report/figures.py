@@ -17,8 +17,8 @@ from dipod.report.data import Run, by_algorithm
 COLOURS = ("#c2410c", "#0369a1", "#7e22ce", "#15803d", "#be123c", "#0e7490", "#a16207", "#4338ca")
 PANELS = {
     "reward": ("Reward", "mean reward of the rollouts"),
-    "solved_sampled": ("Solved, sampled", "share of held-out boards"),
-    "solved_greedy": ("Solved, greedy", "share of held-out boards"),
+    "solved_sampled": ("Solved, sampled", "share of held-out problems"),
+    "solved_greedy": ("Solved, greedy", "share of held-out problems"),
     "gap": ("Gap, log π − ELBO", "nats, on-policy, held out"),
     "cosine": ("Proxy against true gradient", "cosine of the angle"),
     "elbo": ("ELBO of the policy's samples", "nats"),
@@ -42,7 +42,7 @@ def curves(found: Sequence[Run]) -> dict[str, Figure]:
 
 
 def overview(found: Sequence[Run]) -> dict[str, Figure]:
-    """Solved boards, the gap and the cosine side by side, as ``overview``; nothing where nothing was measured twice."""
+    """Solved problems, gap and cosine side by side, as ``overview``; nothing where nothing was measured twice."""
     keys = _measured(found, ("solved_sampled", "solved_greedy", "gap", "cosine"))
     if not keys:
         return {}
