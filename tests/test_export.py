@@ -38,6 +38,7 @@ TEXT: dict[str, object] = {
     "trainer.prompts": 4,
     "trainer.group_size": 2,
     "trainer.evaluate_every": 1,
+    "trainer.save_every": 1,
     "trainer.evaluate_problems": 5,
     "trainer.gap_problems": 2,
     "trainer.gap_paths": 2,
