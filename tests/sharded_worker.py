@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 from dipod import runs
-from dipod.parallel import Processes
+from dipod.parallel import Processes, leave
 from dipod.policies import head, masked
 from dipod.runs import Silent
 
@@ -54,3 +54,4 @@ if __name__ == "__main__":
     few_at_a_time = partial(head.token_log_probs, chunk_values=FEW_LOGITS)
     with patch.object(runs, "start", start), patch.object(masked, "token_log_probs", few_at_a_time):
         runs.train(Path(sys.argv[2]), Silent())
+    leave(0)

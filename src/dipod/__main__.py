@@ -1,7 +1,5 @@
 """``python -m dipod`` is ``dipod``."""
 
-import sys
+from dipod.cli import entry
 
-from dipod.cli import main
-
-sys.exit(main())
+entry()

@@ -1,5 +1,5 @@
 """The command line: ``dipod COMMAND``."""
 
-from dipod.cli.main import main
+from dipod.cli.main import entry, main
 
-__all__ = ["main"]
+__all__ = ["entry", "main"]

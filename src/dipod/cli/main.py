@@ -10,6 +10,7 @@ from typing import NoReturn
 from dipod import __version__
 from dipod.cli import compare, evaluate, merge, recipes, report, score, train, two_token
 from dipod.errors import UserError
+from dipod.parallel import leave
 from dipod.runs import Interrupted
 
 WIDTH = 110
@@ -53,6 +54,11 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         child.set_defaults(run=module.run)
         children[module.NAME] = child
     return parser, children
+
+
+def entry() -> NoReturn:
+    """The program ``dipod``: one command, then its exit status."""
+    leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
