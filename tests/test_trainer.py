@@ -17,6 +17,7 @@ from dipod.checkpoints import latest_checkpoint
 from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.evaluation import Metrics
+from dipod.parallel import Processes, start
 from dipod.recipes import build_policy, build_task, build_trainer, load, overlay
 from dipod.runs import Interrupted, Silent
 from dipod.trainer import Trainer
@@ -209,6 +210,20 @@ def test_inner_updates_share_rollouts_and_start_from_ratio_one() -> None:
     trainer = build(algorithm="fpo", trainer__inner_updates=1, trainer__group_size=8)
     metrics = trainer.train_step()
     assert metrics["clip_fraction_positive"] == metrics["clip_fraction_negative"] == 0
+
+
+class Sharded(Processes):
+    """One process that says its parameters are not whole."""
+
+    sharded = True
+
+
+def test_the_cosine_is_left_out_where_no_process_has_the_whole_gradient() -> None:
+    config = tiny()
+    task = build_task(config)
+    sharded = build_trainer(config, build_policy(config, task), task, Sharded(start().accelerator))
+    assert "cosine" in build().train_step()
+    assert "cosine" not in sharded.train_step()
 
 
 def test_a_gradient_that_is_not_a_number_is_named_before_it_does_harm() -> None:

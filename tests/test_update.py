@@ -80,6 +80,13 @@ def test_rows_that_do_not_bound_get_masks_of_their_own_for_the_elbo() -> None:
         assert trainer.updater.corrupt(rollouts, 0.0, 0, 0).samples == row.corruption.samples
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_update_says_its_elbo_where_its_masks_bound_and_is_silent_elsewhere(name: str) -> None:
+    bounding = bounds(ALGORITHMS[name].corruption.scheme)
+    assert ("train_elbo" in double(algorithm=name).train_step()) == bounding
+    assert "train_elbo" in double(algorithm=f"{name}+dipod", beta=0.5, beta_ramp=0).train_step()
+
+
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_a_kl_penalty_pulls_back_to_the_base_from_the_second_inner_step_on(estimator: str) -> None:
     """At the base itself k2 and k3 have no gradient; a heavy penalty keeps the policy nearer to the base."""

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from dipod.errors import UserError, require
 from dipod.files import write_json
+from dipod.policies.hub import load_weights
+from dipod.policies.lora import ADAPTER_WEIGHTS, has_adapters, save_adapter
+from dipod.policies.pretrained import save_pretrained
 
 STATE_FILE = "state.json"
-ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def save_checkpoint(
@@ -41,7 +44,7 @@ def save_checkpoint(
     try:
         save_network(network, aside)
         for name, optimiser in optimisers.items():
-            save_file(_flat_optimiser(optimiser), aside / f"{name}.safetensors")
+            save_file(flat_optimiser(optimiser), aside / f"{name}.safetensors")
         write_json(aside / STATE_FILE, dict(scalars))
         os.chmod(aside, 0o755)
         for path in aside.iterdir():
@@ -63,23 +66,27 @@ def load_checkpoint(
     Raises:
         UserError: a file that is missing, damaged, or does not fit.
     """
-    try:
+    with reading(folder):
         load_network(network, folder)
         for name, optimiser in optimisers.items():
-            _restore_optimiser(optimiser, load_file(folder / f"{name}.safetensors"))
+            restore_optimiser(optimiser, load_file(folder / f"{name}.safetensors"))
         scalars: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
+    return scalars
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Inside it, whatever is wrong with the files of a checkpoint becomes a `UserError` that says how to go on."""
+    try:
+        yield
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         mend = f"the checkpoint cannot be read ({reason}); delete this folder to go on from the one before"
         raise UserError("checkpoint", str(folder), mend) from error
-    return scalars
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
     """Write adapters where the network has them, else a whole model in the layout that `load_pretrained` reads."""
-    from dipod.policies.lora import has_adapters, save_adapter
-    from dipod.policies.pretrained import save_pretrained
-
     if has_adapters(network):
         save_adapter(network, folder)
     else:
@@ -88,19 +95,13 @@ def save_network(network: nn.Module, folder: Path) -> None:
 
 def load_network(network: nn.Module, folder: Path) -> None:
     """Put what `save_network` wrote back into a network of the same shape."""
-    from dipod.policies.hub import locate_weights
-    from dipod.policies.lora import has_adapters
-
     if has_adapters(network):
         from peft import set_peft_model_state_dict
 
-        found = set_peft_model_state_dict(network, load_file(folder / ADAPTER_FILE))
+        found = set_peft_model_state_dict(network, load_file(folder / ADAPTER_WEIGHTS))
         require(not found.unexpected_keys, "checkpoint", str(folder), "its adapters are not those of this run's model")
         return
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(set(locate_weights(folder).values())):
-        tensors |= load_file(path)
-    network.load_state_dict(tensors)
+    network.load_state_dict(load_weights(folder))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -109,7 +110,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def _flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """{"index.entry": tensor} of an optimiser whose state holds tensors only; empty before its first step."""
     return {
         f"{index}.{entry}": value.contiguous()
@@ -118,7 +119,8 @@ def _flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimiser(optimiser: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+def restore_optimiser(optimiser: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Put what `flat_optimiser` gave back; learning rates stay as they are."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         index, entry = key.split(".", 1)

@@ -92,7 +92,8 @@ class TrainerConfig:
         evaluate_problems: held-out problems per evaluation; 0 for no evaluation.
         gap_problems: of these, how many the gap is measured on; 0 leaves it out.
         gap_paths: decoding orders per action for the gap's lower bound, where completions are too long for exactness.
-        cosine_rollouts: of a step's rollouts, how many the gradient cosine is measured on; 0 leaves it out.
+        cosine_rollouts: of a step's rollouts, how many the gradient cosine is measured on; 0 leaves it out. Only a
+            run of one process measures it, and not under FSDP or DeepSpeed.
         exact_tokens: longest completion whose likelihood is computed exactly (2^n forward rows each).
         save_every: steps between two checkpoints; 0 for the end only.
     """

@@ -10,12 +10,15 @@ from torch import nn
 
 from dipod.config import RunConfig
 from dipod.errors import UserError
-from dipod.likelihood.corruption import bounds
+from dipod.policies.layers import block_linears
+from dipod.policies.lora import LoraSettings, target_layers
 from dipod.policies.masked import MaskedModel
+from dipod.policies.pretrained import meta_network
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 from dipod.recipes import build_task, parse_algorithm
 from dipod.tasks import Task
 from dipod.tasks.text.task import TextTask
+from dipod.update import elbo_corruption, estimator_corruption
 
 GIB = 2**30
 WIDTH = {"float32": 4, "float64": 8, "bfloat16": 2}
@@ -61,17 +64,15 @@ def plan(config: RunConfig) -> Plan:
         UserError: settings that do not go together, or no model's settings where the model should be.
     """
     algorithm, tightening = parse_algorithm(config.algorithm, config)
-    network, vocabulary = _shape(config)
     task = build_task(config)
+    network, vocabulary = _shape(config, task)
     config.sampler.blocks_of(task.completion_length)
     prompts, text, note = _prompts(task, config)
     trainer = config.trainer
-    chosen, own = config.corruption, algorithm.corruption
-    kept = chosen.scheme != "own" and bounds(chosen.scheme) and not bounds(own.scheme)
-    samples = own.samples if kept else chosen.samples or own.samples
+    estimator = estimator_corruption(algorithm.corruption, config.corruption)
+    bound = elbo_corruption(estimator, config.corruption)
     beta = tightening.next_beta(trainer.steps, None, None)
-    scheme = own.scheme if kept or chosen.scheme == "own" else chosen.scheme
-    samples += 0 if beta == 0 or bounds(scheme) else (chosen.samples if kept and chosen.samples else 2)
+    samples = estimator.samples + (bound.samples if bound is not None and beta > 0 else 0)
     total = sum(p.numel() for p in network.parameters())
     trained = _adapters(network, config) if config.model.lora_rank else total
     return Plan(
@@ -89,17 +90,15 @@ def plan(config: RunConfig) -> Plan:
     )
 
 
-def _shape(config: RunConfig) -> tuple[nn.Module, int]:
+def _shape(config: RunConfig, task: Task) -> tuple[nn.Module, int]:
     """The network without memory, and its vocabulary."""
     if config.model.path:
-        from dipod.policies.pretrained import meta_network
-
         network = meta_network(config.model.path, config.model.revision or None)
         with torch.device("meta"):
             hidden = next(m.embedding_dim for m in network.modules() if isinstance(m, nn.Embedding))
             head = cast(MaskedModel, network).head
             return network, head(torch.zeros(1, hidden, dtype=next(network.parameters()).dtype)).shape[-1]
-    vocabulary, size = build_task(config).vocabulary, config.model
+    vocabulary, size = task.vocabulary, config.model
     with torch.device("meta"):
         shape = TransformerConfig(vocabulary.size, vocabulary.axes, size.width, size.layers, size.heads)
         return MaskedTransformer(shape), vocabulary.size
@@ -124,18 +123,10 @@ def _prompts(task: Task, config: RunConfig) -> tuple[list[int], str, str]:
 
 def _adapters(network: nn.Module, config: RunConfig) -> int:
     """Parameters of the adapters."""
-    from dipod.policies.lora import LoraSettings, target_layers
-
     size = config.model
     LoraSettings(size.lora_rank, size.lora_alpha, size.lora_dropout, size.lora_targets)
     names = target_layers(network, size.lora_targets)
-    layers = [
-        module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
-        and name.rpartition(".")[2] in names
-        and any(p.isdigit() for p in name.split("."))
-    ]
+    layers = [linear for name, linear in block_linears(network) if name.rpartition(".")[2] in names]
     return sum(size.lora_rank * (layer.in_features + layer.out_features) for layer in layers)
 
 

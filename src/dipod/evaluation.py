@@ -42,8 +42,8 @@ def evaluate(
     problems: Problems,
     sampler: SamplerConfig,
     config: TrainerConfig,
+    processes: Processes,
     seed: int = 0,
-    processes: Processes | None = None,
     show: int = 0,
 ) -> Evaluation:
     """One sampled and one greedy completion for each problem, and the gap on the samples.
@@ -55,8 +55,8 @@ def evaluate(
         sampler: how the policy samples; greedy decoding takes the likeliest token at the most confident place, with the
             same blocks and steps.
         config: on how many problems the gap is measured, and how.
-        seed: of the sampling noise; the same noise makes evaluations comparable.
         processes: share the problems out; the metrics are those of all of them.
+        seed: of the sampling noise; the same noise makes evaluations comparable.
         show: of so many problems, the completions are returned for people.
     """
     mine = _share(len(problems), processes)
@@ -82,7 +82,7 @@ def evaluate(
     action, counted = actions["sampled"]
     values["tokens"] = counted.sum(-1).float()
     for name, value in values.items():
-        metrics[name] = float(_gather(value, processes).double().mean())
+        metrics[name] = float(processes.gather_uneven(value).double().mean())
     few = int((index < config.gap_problems).sum())
     if config.gap_problems:
         measured = Measured(observation[:few].to(device), action[:few].to(device), counted[:few], index[:few])
@@ -100,10 +100,10 @@ class Measured:
     index: Tensor
 
 
-def _gap(policy: MaskedPolicy, on: Measured, config: TrainerConfig, processes: Processes | None) -> Metrics:
+def _gap(policy: MaskedPolicy, on: Measured, config: TrainerConfig, processes: Processes) -> Metrics:
     """The mean gap over the problems of all processes."""
     longest = on.counted.sum(-1).max() if len(on.index) else torch.tensor(0)
-    exact = int(_gather(longest.reshape(1), processes).max()) <= config.exact_tokens
+    exact = int(processes.gather_uneven(longest.reshape(1)).max()) <= config.exact_tokens
     totals = torch.zeros(3, dtype=torch.float64)
     if len(on.index):
         found = measure_gap(
@@ -115,16 +115,12 @@ def _gap(policy: MaskedPolicy, on: Measured, config: TrainerConfig, processes: P
             config.rows_per_pass or ROWS_PER_PASS,
         )
         totals = torch.tensor([found.gap, found.elbo, 1.0], dtype=torch.float64) * len(on.index)
-    gap, elbo, count = _gather(totals[None], processes).sum(0).tolist()
+    gap, elbo, count = processes.gather_uneven(totals[None]).sum(0).tolist()
     return {"elbo": elbo / count, "gap": gap / count, "gap_kind": "exact" if exact else "lower_bound"}
 
 
-def _share(total: int, processes: Processes | None) -> slice:
+def _share(total: int, processes: Processes) -> slice:
     """Rows of this process, as even as can be."""
-    rank, count = (0, 1) if processes is None else (processes.rank, processes.count)
+    rank, count = processes.rank, processes.count
     require(total >= count, "trainer.evaluate_problems", total, f"give each of the {count} processes at least one")
     return slice(rank * total // count, (rank + 1) * total // count)
-
-
-def _gather(values: Tensor, processes: Processes | None) -> Tensor:
-    return values if processes is None else processes.gather_uneven(values)

@@ -11,12 +11,14 @@ from pathlib import Path
 from torch import nn
 
 from dipod import runs
-from dipod.checkpoints import ADAPTER_FILE, latest_checkpoint
 from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.extras import load_extra
 from dipod.files import make_folder, write_text
 from dipod.model_card import Exported, What, model_card
+from dipod.policies.hub import HUB_NAME
+from dipod.policies.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, merge_adapter
+from dipod.policies.pretrained import load_pretrained, save_pretrained
 from dipod.recipes import build_policy, build_task
 from dipod.tasks.text.config import TextConfig
 
@@ -46,10 +48,7 @@ def locate(run: Path) -> Source:
     Raises:
         UserError: not a run folder, or a run without a checkpoint.
     """
-    config = runs.read_config(run)
-    checkpoint = latest_checkpoint(run / runs.CHECKPOINTS)
-    if checkpoint is None:
-        raise UserError("run", str(run), f"it has no checkpoint yet; go on with `dipod train --resume {run}`")
+    config, checkpoint = runs.read_config(run), runs.last_checkpoint(run)
     return Source(run, config, checkpoint, int(checkpoint.name[5:]))
 
 
@@ -100,16 +99,12 @@ def export(source: Source, out: Path, adapter_only: bool = False) -> Exported:
 
 
 def _copy_adapters(checkpoint: Path, folder: Path) -> None:
-    from dipod.policies.lora import ADAPTER_CONFIG
-
-    for name in (ADAPTER_CONFIG, ADAPTER_FILE):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         require((checkpoint / name).is_file(), "checkpoint", str(checkpoint), f"{name} is missing; it cannot be read")
         shutil.copyfile(checkpoint / name, folder / name)
 
 
 def _write_model(source: Source, folder: Path) -> None:
-    from dipod.policies.pretrained import save_pretrained
-
     network = merged(source) if source.config.model.lora_rank else _whole(source)
     text = isinstance(source.config.task, TextConfig)
     tokenizer = getattr(build_task(source.config), "tokenizer", None) if text else None
@@ -122,9 +117,6 @@ def merged(source: Source) -> nn.Module:
     Raises:
         UserError: the base cannot be had, or the adapters are of another.
     """
-    from dipod.policies.lora import load_adapter, merge_adapter
-    from dipod.policies.pretrained import load_pretrained
-
     model = source.config.model
     if model.path:
         base = load_pretrained(model.path, model.dtype, revision=model.revision or None)
@@ -136,8 +128,6 @@ def merged(source: Source) -> nn.Module:
 
 def _whole(source: Source) -> nn.Module:
     """The network of a run that trained every weight."""
-    from dipod.policies.pretrained import load_pretrained
-
     model = source.config.model
     network = load_pretrained(source.checkpoint, model.dtype if model.path else "float32")
     network.name_or_path = model.path  # type: ignore[assignment]
@@ -150,8 +140,6 @@ def check_upload(repository: str) -> None:
     Raises:
         UserError: not a name on the hub, or nobody is logged in there.
     """
-    from dipod.policies.hub import HUB_NAME
-
     require(bool(HUB_NAME.fullmatch(repository)), "push", repository, "give a name on the hub: OWNER/NAME")
     token = load_extra("huggingface_hub").get_token()
     require(bool(token), "push", repository, "log in first: `hf auth login`, or set HF_TOKEN")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dipod import sharding
@@ -137,7 +136,6 @@ class Processes:
         if self._kind == "DEEPSPEED":
             return sharding.engine_norm(self._engine, norm)
         if self._kind == "FSDP":
-            parameters = sharding.trained(self.accelerator._optimizers)
             return sharding.whole(self.accelerator.clip_grad_norm_(parameters, norm)).detach()
         return torch.as_tensor(self.accelerator.clip_grad_norm_(parameters, norm)).detach()
 
@@ -168,17 +166,10 @@ class Processes:
         Raises:
             UserError: a file that is missing, damaged, or does not fit.
         """
-        try:
-            if self._kind == "FSDP":
-                sharding.read_whole(self.accelerator._models[0], self.accelerator._optimizers, folder)
-            else:
-                sharding.read_engine(self._engine, folder, self.count)
-        except UserError:
-            raise
-        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            mend = f"the checkpoint cannot be read ({reason}); delete this folder to go on from the one before"
-            raise UserError("checkpoint", str(folder), mend) from error
+        if self._kind == "FSDP":
+            sharding.read_whole(self.accelerator._models[0], self.accelerator._optimizers, folder)
+        else:
+            sharding.read_engine(self._engine, folder, self.count)
 
     def begin_tracking(self, project: str, config: Any) -> None:
         """Open the tracker, if `start` named one."""

@@ -11,7 +11,7 @@ import torch
 
 from dipod.config import RunConfig
 
-LOGISTICS = ("max_rows", "train_source", "train_csv", "train_rows", "overlong", "rewards")
+LOGISTICS = ("max_rows", "train_source", "train_csv", "overlong")
 """Settings of task and sampler that do not change what an evaluation finds."""
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -97,10 +98,41 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def last_checkpoint(folder: Path) -> Path:
+    """The last checkpoint of the run in ``folder``.
+
+    Raises:
+        UserError: it has none.
+    """
+    found = latest_checkpoint(folder / CHECKPOINTS)
+    if found is None:
+        raise UserError("run", str(folder), f"it has no checkpoint yet; go on with `dipod train --resume {folder}`")
+    return found
+
+
 def finished(folder: Path, config: RunConfig) -> bool:
     """Whether the run with these settings has done all its steps."""
     latest = latest_checkpoint(folder / CHECKPOINTS)
     return latest is not None and int(latest.name[5:]) >= config.trainer.steps
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run on its way to its end.
+
+    Attributes:
+        folder: the run folder.
+        config: its settings.
+        processes: those that it runs on.
+        listener: told what it does.
+        stop: the signals that have asked this process to stop.
+    """
+
+    folder: Path
+    config: RunConfig
+    processes: Processes
+    listener: Listener
+    stop: list[int]
 
 
 def train(folder: Path, listener: Listener) -> None:
@@ -120,48 +152,34 @@ def train(folder: Path, listener: Listener) -> None:
     task = build_task(config)
     policy = build_policy(config, task)
     with _stop_requests() as stop:
+        session = Session(folder, config, processes, listener, stop)
         if not (config.base or config.model.path):
-            make_base(folder, config, policy, task, listener, stop, processes)
-        improve(folder, config, policy, task, listener, stop, processes)
+            make_base(session, policy, task)
+        improve(session, build_trainer(config, policy, task, processes))
 
 
-def make_base(
-    folder: Path,
-    config: RunConfig,
-    policy: MaskedPolicy,
-    task: Task,
-    listener: Listener,
-    stop: list[int],
-    processes: Processes,
-) -> None:
-    """Pre-train ``policy`` into ``folder/base`` on the first process, and load it from there on all."""
-    if processes.main and not (folder / BASE).exists():
+def make_base(session: Session, policy: MaskedPolicy, task: Task) -> None:
+    """Pre-train ``policy`` into the run's ``base`` on the first process, and load it from there on all."""
+    folder, config = session.folder, session.config
+    if session.processes.main and not (folder / BASE).exists():
         pretrainer = build_pretrainer(config, policy, task)
         optimisers = {"pretraining": pretrainer.optimiser}
         partial = folder / CHECKPOINTS / "pretraining"
         if partial.exists():
             pretrainer.step = int(load_checkpoint(partial, policy.network, optimisers)["step"])
         for step, elbo in pretrainer.run():
-            listener.pretrained(step, config.pretrain.steps, elbo)
-            if stop:
+            session.listener.pretrained(step, config.pretrain.steps, elbo)
+            if session.stop:
                 save_checkpoint(partial, policy.network, optimisers, {"step": step})
                 raise Interrupted
         save_checkpoint(folder / BASE, policy.network, {}, {"step": config.pretrain.steps})
-    processes.wait()
+    session.processes.wait()
     load_checkpoint(folder / BASE, policy.network, {})
 
 
-def improve(
-    folder: Path,
-    config: RunConfig,
-    policy: MaskedPolicy,
-    task: Task,
-    listener: Listener,
-    stop: list[int],
-    processes: Processes,
-) -> None:
+def improve(session: Session, trainer: Trainer) -> None:
     """Reinforcement learning from the last checkpoint, or from the base, to the last step."""
-    trainer = build_trainer(config, policy, task, processes)
+    folder, config, processes = session.folder, session.config, session.processes
     state = trainer.state
     latest = latest_checkpoint(folder / CHECKPOINTS)
     if latest is not None:
@@ -178,8 +196,8 @@ def improve(
             if state.evaluated == state.step and trainer.shown:
                 _append(folder / COMPLETIONS, {"step": state.step, "rows": trainer.shown})
         processes.track(metrics, state.step)
-        listener.trained(metrics, config.trainer.steps)
-        stopping = float(processes.total(torch.tensor(float(len(stop))))) > 0
+        session.listener.trained(metrics, config.trainer.steps)
+        stopping = float(processes.total(torch.tensor(float(len(session.stop))))) > 0
         due = trainer.due(config.trainer.save_every, state.step) and (state.step > 0 or config.trainer.steps == 0)
         if stopping or due:
             save(folder / CHECKPOINTS / f"step-{state.step}", trainer)

@@ -26,8 +26,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dipod.checkpoints import ADAPTER_FILE, save_network
+from dipod.checkpoints import flat_optimiser, reading, restore_optimiser, save_network
 from dipod.errors import UserError, require
+from dipod.policies.hub import load_weights
+from dipod.policies.layers import BidirectionalModel
+from dipod.policies.lora import ADAPTER_WEIGHTS, base_network, has_adapters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,9 +50,6 @@ def shard(
         UserError: the first FSDP, a torch without what is needed, or a network whose parts cannot be called apart.
     """
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
-
-    from dipod.policies.layers import BidirectionalModel
-    from dipod.policies.lora import base_network
 
     plugin: Any = accelerator.state.fsdp_plugin
     require(accelerator.is_fsdp2, "fsdp_version", plugin.fsdp_version, "set fsdp_version: 2 in the launch file")
@@ -85,11 +85,6 @@ def _gather_once(root: nn.Module, _inputs: object) -> None:
             if not learning:
                 with torch.inference_mode(False), torch.no_grad():  # what inference mode makes knows no gradients
                     module.unshard()
-
-
-def trained(optimisers: Sequence[Any]) -> list[Tensor]:
-    """The parameters of the first optimiser, as they are after sharding."""
-    return [parameter for group in optimisers[0].param_groups for parameter in group["params"]]
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -130,11 +125,7 @@ def write_whole(network: nn.Module, optimisers: Sequence[Any], folder: Path, mai
         finally:
             handle.remove()
     for name, optimiser in zip(OPTIMISERS, optimisers, strict=False):
-        state = {
-            f"{index}.{entry}": _on_cpu(value, main)
-            for index, entries in optimiser.state_dict()["state"].items()
-            for entry, value in entries.items()
-        }
+        state = {key: _on_cpu(value, main) for key, value in flat_optimiser(optimiser).items()}
         if main:
             save_file(cast(dict[str, Tensor], state), folder / f"{name}.safetensors")
 
@@ -149,34 +140,30 @@ def read_whole(network: nn.Module, optimisers: Sequence[Any], folder: Path) -> N
     """Put a checkpoint's parameters and optimiser states back, on any number of processes.
 
     Raises:
-        KeyError: a trained parameter is missing.
+        UserError: a file that is missing, damaged, or does not fit.
     """
-    saved = _saved_parameters(network, folder)
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            parameter.copy_(_like(saved[name].to(parameter.device, parameter.dtype), parameter))
-    for file, optimiser in zip(OPTIMISERS, optimisers, strict=False):
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in load_file(folder / f"{file}.safetensors").items():
-            index, entry = key.split(".", 1)
-            state.setdefault(int(index), {})[entry] = _like(value, parameters[int(index)])
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    with reading(folder):
+        saved = _saved_parameters(network, folder)
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(_like(saved[name].to(parameter.device, parameter.dtype), parameter))
+        for file, optimiser in zip(OPTIMISERS, optimisers, strict=False):
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            flat = load_file(folder / f"{file}.safetensors")
+            mine = {key: _like(value, parameters[int(key.partition(".")[0])]) for key, value in flat.items()}
+            restore_optimiser(optimiser, mine)
 
 
 def _saved_parameters(network: nn.Module, folder: Path) -> dict[str, Tensor]:
     """Tensors of `save_network` under the names that they have in the network."""
-    from dipod.policies.hub import locate_weights
-    from dipod.policies.lora import has_adapters
-
     if not has_adapters(network):
-        return {n: t for path in sorted(set(locate_weights(folder).values())) for n, t in load_file(path).items()}
+        return load_weights(folder)
     from peft import get_peft_model_state_dict
 
     names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     numbered = {name: torch.tensor(number) for number, name in enumerate(names)}
     short = get_peft_model_state_dict(network, numbered, save_embedding_layers=False)
-    tensors = load_file(folder / ADAPTER_FILE)
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
     return {names[int(number)]: tensors[name] for name, number in short.items()}
 
 
@@ -212,8 +199,6 @@ def engine_norm(engine: Any, norm: float) -> Tensor:
 
 def write_engine(engine: Any, folder: Path, main: bool) -> None:
     """Write the engine's parts (pickled, by DeepSpeed) and the network as an unsharded run writes it."""
-    from dipod.policies.lora import has_adapters
-
     engine.save_checkpoint(str(folder), tag=ENGINE, exclude_frozen_parameters=has_adapters(engine.module))
     if main:
         save_network(engine.module, folder)
@@ -223,9 +208,10 @@ def read_engine(engine: Any, folder: Path, processes: int) -> None:
     """Put what `write_engine` wrote back.
 
     Raises:
-        UserError: another number of processes wrote it.
+        UserError: another number of processes wrote it, or a file is damaged.
     """
     parts = len(list((folder / ENGINE).glob("*_optim_states.pt")))
     mend = f"{folder} was written by {parts} processes under DeepSpeed; start as many"
     require(parts == processes, "number of processes", processes, mend)
-    engine.load_checkpoint(str(folder), tag=ENGINE, load_module_strict=False)
+    with reading(folder):
+        engine.load_checkpoint(str(folder), tag=ENGINE, load_module_strict=False)

@@ -24,17 +24,18 @@ from dipod.algorithms import Algorithm
 from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
 from dipod.drift import gradient_cosine
 from dipod.evaluation import Metrics, evaluate
-from dipod.likelihood.corruption import CorruptionConfig, bounds
+from dipod.likelihood.corruption import CorruptionConfig
 from dipod.likelihood.evidence import Score
 from dipod.noise import Noise, derive
 from dipod.objectives.baselines import scale_by_std
 from dipod.parallel import Processes, start
+from dipod.policies.lora import has_adapters, reference
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
 from dipod.rollouts import Rollouts
 from dipod.tasks import Task
 from dipod.tightening import Distillation, Tightening, distil
-from dipod.update import Reference, Updater
+from dipod.update import Reference, Updater, estimator_corruption
 
 
 @dataclass
@@ -70,8 +71,7 @@ class Settings:
 
 def frozen(policy: MaskedPolicy) -> Reference:
     """The policy as it is before training, for a KL penalty: without its adapters, or a frozen copy."""
-    if hasattr(policy.network, "peft_config"):
-        from dipod.policies.lora import reference
+    if has_adapters(policy.network):
 
         @contextmanager
         def without_adapters() -> Iterator[MaskedPolicy]:
@@ -102,7 +102,7 @@ class Trainer:
         self.processes = processes or start()
         self.policy.network.to(self.processes.device)
         self.algorithm = self._adapted(algorithm)
-        reference = frozen(policy) if settings.objective.kl_weight else None
+        base = frozen(policy) if settings.objective.kl_weight else None
         trained = [p for p in policy.network.parameters() if p.requires_grad]
         self.stage = tightening.distillation_before(0)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": settings.optimiser.build(trained)}
@@ -121,7 +121,7 @@ class Trainer:
             seed,
             self.processes,
             self.parameters,
-            reference,
+            base,
         )
         self.share = self.processes.share(self.config.prompts * self.config.group_size, "trainer.prompts")
         self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None
@@ -129,20 +129,11 @@ class Trainer:
         self.shown: list[dict[str, Any]] = []
 
     def _adapted(self, algorithm: Algorithm) -> Algorithm:
-        """The row with what the settings change in it.
-
-        A process that bounds log π does not take the place of one that does not, for that one is what makes the row;
-        it then serves the ELBO of the β term (`Updater.bound`).
-        """
-        chosen, own = self.settings.corruption, algorithm.corruption
-        kept = chosen.scheme == "own" or (bounds(chosen.scheme) and not bounds(own.scheme))
-        scheme = own.scheme if kept else chosen.scheme
-        samples = own.samples if kept and chosen.scheme != "own" else chosen.samples or own.samples
-        fresh = chosen.fresh or own.fresh
+        """The row with what the settings change in it."""
         normaliser = self.settings.objective.normaliser
         return replace(
             algorithm,
-            corruption=replace(chosen, scheme=scheme, samples=samples, fresh=fresh),
+            corruption=estimator_corruption(algorithm.corruption, self.settings.corruption),
             normaliser=algorithm.normaliser if normaliser == "own" else normaliser,
         )
 
@@ -179,7 +170,8 @@ class Trainer:
         groups = reward.view(-1, self.config.group_size)
         metrics["idle_groups"] = float((groups == groups[:, :1]).all(-1).double().mean())
         measured = state.step == 0 or self.due(self.config.evaluate_every, state.step + 1)
-        if measured and self.config.cosine_rollouts and self.processes.count == 1:
+        alone = self.processes.count == 1 and not self.processes.sharded
+        if measured and self.config.cosine_rollouts and alone:
             metrics |= self.cosine(rollouts)
         rate = self.settings.optimiser.rate_at(state.step, self.config.steps)
         for group in self.optimisers["policy"].param_groups:
@@ -234,7 +226,7 @@ class Trainer:
             self.held_out,
             self.settings.sampler,
             self.config,
-            processes=self.processes,
+            self.processes,
             show=self.settings.completions,
         )
         self.shown = found.shown

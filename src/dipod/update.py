@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +42,29 @@ def rows_in_passes(rows: int, samples: int, rows_per_pass: int) -> tuple[list[sl
     return [slice(i, i + step) for i in range(0, rows, step)], min(samples, room)
 
 
+def estimator_corruption(own: CorruptionConfig, chosen: CorruptionConfig) -> CorruptionConfig:
+    """The process of an algorithm whose row says ``own``, under settings that say ``chosen``.
+
+    A process that bounds log π does not take the place of one that does not, for that one is what makes the row; it
+    then serves the ELBO of the β term (`elbo_corruption`).
+    """
+    fresh = chosen.fresh or own.fresh
+    if chosen.scheme == "own":
+        return replace(chosen, scheme=own.scheme, samples=chosen.samples or own.samples, fresh=fresh)
+    if bounds(chosen.scheme) and not bounds(own.scheme):
+        return replace(chosen, scheme=own.scheme, samples=own.samples, fresh=fresh)
+    return replace(chosen, samples=chosen.samples or own.samples, fresh=fresh)
+
+
+def elbo_corruption(estimator: CorruptionConfig, chosen: CorruptionConfig) -> CorruptionConfig | None:
+    """The process of the ELBO in the β term; None where the estimator's own bounds log π."""
+    if bounds(estimator.scheme):
+        return None
+    if chosen.scheme != "own" and bounds(chosen.scheme):
+        return replace(chosen, samples=chosen.samples or 2, prompt_share=0.0)
+    return CorruptionConfig("antithetic", 2)
+
+
 @dataclass
 class _Seen:
     """What the passes of one gradient step leave behind for the metrics."""
@@ -68,78 +91,72 @@ class Updater:
     ) -> None:
         self.wrapped, self.policy, self.algorithm, self.settings = wrapped, policy, algorithm, settings
         self.seed, self.processes, self.parameters, self.reference = seed, processes, parameters, reference
-        whole = settings.trainer.rows_per_pass == 0 or settings.trainer.rows_per_pass >= self._samples(1.0)
+        self.bound = elbo_corruption(algorithm.corruption, settings.corruption)
+        most = sum(config.samples for config in self._corruptions(beta=1.0))
+        whole = settings.trainer.rows_per_pass == 0 or settings.trainer.rows_per_pass >= most
         mend = "with dropout a pass holds whole rollouts; give at least the number of corruption samples, or 0"
         require(whole or not settings.trainer.dropout, "trainer.rows_per_pass", settings.trainer.rows_per_pass, mend)
 
-    @property
-    def bound(self) -> CorruptionConfig:
-        """Corruption for the ELBO in the β term, where the estimator's own does not bound log π."""
-        chosen = self.settings.corruption
-        if chosen.scheme != "own" and bounds(chosen.scheme):
-            return replace(chosen, samples=chosen.samples or 2, prompt_share=0.0)
-        return CorruptionConfig("antithetic", 2)
-
-    def _separate(self, beta: float) -> bool:
-        return beta > 0 and not bounds(self.algorithm.corruption.scheme)
-
-    def _samples(self, beta: float) -> int:
-        return self.algorithm.corruption.samples + (self.bound.samples if self._separate(beta) else 0)
+    def _corruptions(self, beta: float) -> list[CorruptionConfig]:
+        """The estimator's corruption, and that of the ELBO where β wants one that the estimator's does not give."""
+        own = self.algorithm.corruption
+        return [own] if self.bound is None or beta == 0 else [own, self.bound]
 
     def corrupt(self, rollouts: Rollouts, beta: float, step: int, inner: int) -> Corruption:
         """Corruption samples of one gradient step: the estimator's, then those of the ELBO if it needs its own."""
-        config = self.algorithm.corruption
-        key = (self.seed, "corruption", step, inner if config.fresh and config.scheme != "structured" else 0)
-        examples = rollouts.example.tolist()
-        index = InnerStep(inner, self.settings.trainer.inner_updates)
-        noise = Noise.keyed(*key, examples=examples)
+        own = self.algorithm.corruption
+        key = (self.seed, "corruption", step, inner if own.fresh and own.scheme != "structured" else 0)
+        return self._draw(rollouts, self._corruptions(beta), inner, *key)
+
+    def _draw(self, rollouts: Rollouts, configs: Sequence[CorruptionConfig], inner: int, *key: int | str) -> Corruption:
+        """Samples of several processes next to each other, on the rollouts' device, from noise of one key."""
+        noise = Noise.keyed(*key, examples=rollouts.example.tolist())
         counted, prompt = rollouts.counted.cpu(), rollouts.observation.valid.cpu()
-        corruption = draw(config, counted, prompt, noise, index)
-        if self._separate(beta):
-            corruption = corruption.beside(draw(self.bound, counted, None, noise))
-        return corruption.to(rollouts.counted.device)
+        index = InnerStep(inner, self.settings.trainer.inner_updates)
+        drawn = [draw(config, counted, prompt, noise, index) for config in configs]
+        return reduce(Corruption.beside, drawn).to(rollouts.counted.device)
 
     def evidence(self, rollouts: Rollouts, corruption: Corruption) -> MaskedEvidence:
         """What the network says; the wrapped network where gradients are wanted."""
         policy = self.wrapped if torch.is_grad_enabled() else self.policy
         return policy.evidence(rollouts.observation, rollouts.action, corruption)
 
-    def proxies(self, rollouts: Rollouts, corruption: Corruption) -> Tensor:
-        """The proxy of every rollout, without gradients."""
+    def proxies(self, policy: MaskedPolicy, rollouts: Rollouts, corruption: Corruption) -> Tensor:
+        """The proxy of every rollout under ``policy``, without gradients."""
         own = corruption.pick(slice(0, self.algorithm.corruption.samples))
         slices, held = rows_in_passes(len(rollouts), own.samples, self.settings.trainer.rows_per_pass)
         found = []
         with torch.no_grad():
             for rows in slices:
-                few = own[rows]
-                parts = [few.pick(slice(i, i + held)) for i in range(0, own.samples, held)]
-                log_probs = torch.cat([self.evidence(rollouts[rows], part).token_log_probs for part in parts], 1)
-                evidence = MaskedEvidence(log_probs, few.masked, few.weights.to(log_probs.dtype))
-                found.append(self.algorithm.proxy(evidence, rollouts.advantage[rows]))
+                few, masks = rollouts[rows], own[rows]
+                parts = [masks.pick(slice(i, i + held)) for i in range(0, own.samples, held)]
+                said = [policy.evidence(few.observation, few.action, part).token_log_probs for part in parts]
+                log_probs = torch.cat(said, 1)
+                evidence = MaskedEvidence(log_probs, masks.masked, masks.weights.to(log_probs.dtype))
+                found.append(self.algorithm.proxy(evidence, few.advantage))
         return torch.cat(found)
 
     def update(self, rollouts: Rollouts, beta: float, optimiser: torch.optim.Optimizer, step: int) -> Metrics:
         """All gradient steps on one batch of rollouts; returns the metrics of the last."""
         trainer, algorithm = self.settings.trainer, self.algorithm
         fresh, ratios = algorithm.corruption.fresh, algorithm.clip is not None
-        corruptions = [self.corrupt(rollouts, beta, step, i if fresh else 0) for i in range(trainer.inner_updates)]
-        different = corruptions if fresh else corruptions[:1]
-        old: list[Tensor | None] = [None] * len(corruptions)  # the ratio of a first step is 1: no second pass
-        if ratios and fresh:
-            old[1:] = [self.proxies(rollouts, c) for c in different[1:]]
-        references = self._references(rollouts, different)
+        drawn = [self.corrupt(rollouts, beta, step, i) for i in range(trainer.inner_updates if fresh else 1)]
+        old: list[Tensor | None] = [None] * len(drawn)  # the ratio of a first step is 1: no second pass
+        if ratios:
+            old[1:] = [self.proxies(self.policy, rollouts, corruption) for corruption in drawn[1:]]
+        references = self._references(rollouts, drawn)
         self.policy.network.train(trainer.dropout)
         metrics: Metrics = {"beta": beta}
-        for i, corruption in enumerate(corruptions):
-            reference = references[i if fresh else 0] if references else None
+        for i in range(trainer.inner_updates):
+            which = i if fresh else 0
             optimiser.zero_grad()
             with self._dropout(step, i):
-                seen = self._backward(rollouts, corruption, old[i], reference, beta)
+                seen = self._backward(rollouts, drawn[which], old[which], references[which], beta)
             norm = self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm)
             self._check_finite(seen.objective, norm, step)
             optimiser.step()
             if ratios and not fresh and i == 0:
-                old[1:] = [torch.cat(seen.new)] * (len(corruptions) - 1)
+                old = [torch.cat(seen.new)]
             metrics |= self._metrics(rollouts, seen, norm)
         optimiser.zero_grad()
         self.policy.network.eval()
@@ -172,23 +189,28 @@ class Updater:
             few = rollouts[rows]
 
             def loss_of(evidence: MaskedEvidence, rows: slice = rows, few: Rollouts = few) -> Tensor:
-                estimator = evidence.pick(slice(0, own))
-                bound = evidence.pick(slice(own, None)) if evidence.masked.shape[1] > own else estimator
+                estimator, elbo = evidence.pick(slice(0, own)), self._elbo(evidence)
                 new = algorithm.proxy(estimator, few.advantage)
                 before = new.detach() if old is None else old[rows]
-                batch = Batch(
-                    before, few.advantage, few.length, bound.elbo(), None if reference is None else reference[rows]
-                )
+                batch = Batch(before, few.advantage, few.length, elbo, None if reference is None else reference[rows])
                 kl = objective.kl if objective.kl != "off" else "k3"
                 value = algorithm.contributions(estimator, batch, beta, kl, objective.kl_weight).sum() / divisor
                 seen.new.append(new.detach())
                 seen.old.append(before)
-                seen.elbo.append(batch.elbo.detach() if batch.elbo is not None else new.detach())
+                if elbo is not None:
+                    seen.elbo.append(elbo.detach())
                 seen.objective += float(value.detach())
                 return -value
 
             self._pass(few, corruption[rows], loss_of, held, rows is slices[-1])
         return seen
+
+    def _elbo(self, evidence: MaskedEvidence) -> Tensor | None:
+        """The ELBO in what the samples of `corrupt` say, [B] nats; None where none of them bounds log π."""
+        if self.bound is None:
+            return evidence.elbo()
+        own = self.algorithm.corruption.samples
+        return evidence.pick(slice(own, None)).elbo() if evidence.masked.shape[1] > own else None
 
     def _pass(
         self,
@@ -210,29 +232,23 @@ class Updater:
 
     def _divisor(self, rollouts: Rollouts, corruption: Corruption, old: Tensor | None) -> float:
         """What the sum over the rollouts of all processes is divided by."""
-        like = rollouts.advantage
-        new = like if old is None else self.proxies(rollouts, corruption) if self._by_ratio else like
-        parts = self.algorithm.denominator(new, new if old is None or not self._by_ratio else old, rollouts.length)
+        new = before = rollouts.advantage  # of any values where ratios do not count, or are all 1
+        if self.algorithm.normaliser == "ratios" and old is not None:
+            new, before = self.proxies(self.policy, rollouts, corruption), old
+        parts = self.algorithm.denominator(new, before, rollouts.length)
         return float(self.processes.total(parts.double().sum()))
 
-    @property
-    def _by_ratio(self) -> bool:
-        return self.algorithm.normaliser == "ratios"
-
-    def _references(self, rollouts: Rollouts, corruptions: Sequence[Corruption]) -> list[Tensor]:
-        """The proxies of the reference policy under each set of masks; none without a KL penalty."""
+    def _references(self, rollouts: Rollouts, drawn: Sequence[Corruption]) -> Sequence[Tensor | None]:
+        """The proxies of the reference policy under each set of masks; None without a KL penalty."""
         if self.reference is None or self.settings.objective.kl_weight == 0:
-            return []
+            return [None] * len(drawn)
         with self.reference() as policy:
-            other = Updater(policy, policy, self.algorithm, self.settings, self.seed, self.processes, self.parameters)
-            return [other.proxies(rollouts, corruption) for corruption in corruptions]
+            return [self.proxies(policy, rollouts, corruption) for corruption in drawn]
 
     def ascend_elbo(self, rollouts: Rollouts, step: int, inner: int) -> float:
         """Add the gradient of -mean ELBO over the rollouts of all processes, under masks of this inner step's own."""
-        config = self.bound if not bounds(self.algorithm.corruption.scheme) else self.algorithm.corruption
-        noise = Noise.keyed(self.seed, "distillation corruption", step, inner, examples=rollouts.example.tolist())
-        counted = rollouts.counted.cpu()
-        corruption = draw(config, counted, rollouts.observation.valid.cpu(), noise).to(rollouts.counted.device)
+        config = self.bound or self.algorithm.corruption
+        corruption = self._draw(rollouts, [config], inner, self.seed, "distillation corruption", step, inner)
         rows = self.settings.trainer.rows_per_pass
         slices, held = rows_in_passes(len(rollouts), corruption.samples, rows)
         total = float(self.processes.total(torch.tensor(float(len(rollouts)))))
@@ -250,7 +266,8 @@ class Updater:
     def _metrics(self, rollouts: Rollouts, seen: _Seen, norm: Tensor | None) -> Metrics:
         metrics: Metrics = {}
         gather = self.processes.gather
-        metrics["train_elbo"] = float(gather(torch.cat(seen.elbo)).double().mean())
+        if seen.elbo:
+            metrics["train_elbo"] = float(gather(torch.cat(seen.elbo)).double().mean())
         if norm is not None:
             metrics["grad_norm"] = float(norm)
         if self.algorithm.clip is not None:

@@ -14,8 +14,8 @@ import pytest
 
 from dipod.cli import main
 from dipod.report import read_runs
-from dipod.runs import read_metrics
-from tests.test_trainer import TINY
+from dipod.runs import create, read_metrics
+from tests.test_trainer import TINY, tiny
 
 SETTINGS = [part for key, value in TINY.items() for part in (f"--{key}", str(value))]
 
@@ -58,6 +58,11 @@ def test_train_report_and_eval(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["eval", "--task.blanks=4", "run"]) == 0, "settings may come before the run"
     assert main(["report", "run", "--out", "elsewhere"]) == 0
     assert (here / "elsewhere" / "report.html").exists()
+
+
+def test_a_run_that_has_no_checkpoint_yet_cannot_be_evaluated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create(here / "run", tiny())
+    assert "it has no checkpoint yet; go on with `dipod train --resume run`" in refuse(capsys, "eval", "run")
 
 
 def test_default_folders_are_numbered_and_resume_takes_the_last(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from dipod import runs
-from dipod.checkpoints import latest_checkpoint, load_checkpoint
+from dipod.checkpoints import load_checkpoint
 from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.evaluation import evaluate
@@ -71,7 +71,7 @@ def _evaluate(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
     processes = start(config.model.mixed_precision)
     policy.network.to(processes.device)
     problems = task.held_out(config.trainer.evaluate_problems)
-    found = evaluate(policy, task, problems, config.sampler, config.trainer, arguments.seed, processes)
+    found = evaluate(policy, task, problems, config.sampler, config.trainer, processes, arguments.seed)
     protocol = protocol_line(config, str(processes.device), arguments.seed)
     result = {"model": str(checkpoint or arguments.model), "problems": len(problems), **found.metrics, **protocol}
     if not processes.main:
@@ -95,10 +95,7 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
     """The settings for what was given, and the checkpoint if it is a run."""
     folder = Path(name)
     if (folder / runs.CONFIG).is_file():
-        config = runs.read_config(folder)
-        latest = latest_checkpoint(folder / runs.CHECKPOINTS)
-        if latest is None:
-            raise UserError("run", str(folder), "it has no checkpoint yet; go on with dipod train --resume")
+        config, latest = runs.read_config(folder), runs.last_checkpoint(folder)
         chosen = settings if task is None else {"task.name": task, **settings}
         own = {} if config.model.path else {"base": str(latest)}
         return overlay(config, {**chosen, **own}), latest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dipod.errors import UserError, require
@@ -172,6 +172,12 @@ def tensor_names(path: Path) -> list[str]:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
         raise UserError("model", str(path), f"not a readable safetensors file ({error})") from error
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of `locate_weights`, on the CPU."""
+    paths = sorted(set(locate_weights(folder).values()))
+    return {name: tensor for path in paths for name, tensor in load_file(path).items()}
 
 
 def first_few(names: list[str]) -> str:

@@ -19,6 +19,12 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of rotary positions, [B or 1, 1, T, D/heads] each."""
 
 
+def block_linears(network: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """The linear layers inside a network's blocks, which are the modules with a number above them, by full name."""
+    found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return [(name, linear) for name, linear in found if any(part.isdigit() for part in name.split(".")[:-1])]
+
+
 def widen(values: Tensor) -> Tensor:
     """``values`` in float32, or in float64 if they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

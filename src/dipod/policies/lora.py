@@ -18,6 +18,7 @@ from dipod.extras import load_extra
 from dipod.files import make_folder
 from dipod.policies.dream import Dream
 from dipod.policies.hub import HUB_NAME, first_few, read_json
+from dipod.policies.layers import block_linears
 from dipod.policies.llada import LLaDA
 from dipod.policies.transformer import MaskedTransformer
 
@@ -69,9 +70,8 @@ def has_adapters(network: nn.Module) -> bool:
 
 
 def block_layers(network: nn.Module) -> tuple[str, ...]:
-    """Names of the linear layers inside the blocks, which are the modules with a number above them."""
-    linear = [name.split(".") for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return tuple(sorted({parts[-1] for parts in linear if any(part.isdigit() for part in parts[:-1])}))
+    """Last names of the linear layers inside the blocks."""
+    return tuple(sorted({name.rpartition(".")[2] for name, _ in block_linears(network)}))
 
 
 def target_layers(network: nn.Module, targets: str) -> tuple[str, ...]:

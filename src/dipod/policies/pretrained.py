@@ -25,6 +25,7 @@ from dipod.policies.hub import (
     read_json,
     save_weights,
 )
+from dipod.policies.layers import block_linears
 from dipod.policies.llada import LLaDA, LLaDAConfig
 from dipod.policies.tokenizers import Tokenizer
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
@@ -178,9 +179,7 @@ def quantise_4bit(network: nn.Module) -> nn.Module:
     """
     require(torch.cuda.is_available(), "quantise", "4bit", "needs a CUDA device; load in bfloat16 instead")
     layers = load_extra("bitsandbytes", "4bit").nn
-    for name, linear in [item for item in network.named_modules() if type(item[1]) is nn.Linear]:
-        if not any(part.isdigit() for part in name.split(".")):
-            continue
+    for name, linear in [item for item in block_linears(network) if type(item[1]) is nn.Linear]:
         small = layers.Linear4bit(
             linear.in_features,
             linear.out_features,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -122,6 +122,30 @@ def test_files_are_shuffled_anew_every_epoch_and_every_problem_comes_once(tmp_pa
     assert epochs[0] != epochs[1]
     assert [row["answer"] for row in task.held_out(3).rows] == ["0", "2", "4"]
     assert task.draw(2, "train", 3, 1).rows == task.draw(2, "train", 3, 1).rows
+    one_by_one = [row for step in range(50) for row in task.draw(1, "train", 3, step).rows]
+    assert [row for step in range(2) for row in task.draw(25, "train", 3, step).rows] == one_by_one
+
+
+EXAMPLES_WORKED_OUT = {"gsm8k": str(4 * 6 - 5), "math": str(2 + 5)}
+
+
+@pytest.mark.parametrize("name", get_args(get_type_hints(TextConfig)["name"]))
+def test_the_example_of_every_subject_is_solved_by_its_own_answer(name: Any, tmp_path: Path) -> None:
+    known = TextConfig(name=name, tokenizer="bytes", max_prompt=4000)
+    task = custom(tmp_path, ROWS) if name == "custom" else build_text_task(known)
+    (row,) = task.example().rows
+    answer = row.get("solution") or row["answer"]
+    assert answer == EXAMPLES_WORKED_OUT.get(name, answer)
+    said = rf"\boxed{{{answer}}}" if name == "math" else answer
+    text = f"<reasoning>\nSo it is.\n</reasoning>\n<answer>\n{said}\n</answer>\n"
+    assert task.subject.grade(text, row).solved
+    highest = {"gsm8k": 4.0, "math": 3.0}.get(name, 1.0)
+    assert total_reward(task.subject.rewards, [""], [text], [row]) == [highest]
+    if name == "sudoku":
+        assert all(clue in ("0", digit) for clue, digit in zip(row["puzzle"], answer, strict=True))
+        lines = [answer[4 * i : 4 * i + 4] for i in range(4)] + [answer[i::4] for i in range(4)]
+        boxes = [answer[i : i + 2] + answer[i + 4 : i + 6] for i in (0, 2, 8, 10)]
+        assert all(sorted(group) == list("1234") for group in lines + boxes)
 
 
 def test_a_custom_task_is_asked_rewarded_and_graded(tmp_path: Path) -> None:

@@ -24,10 +24,9 @@ EXAMPLES: dict[str, Row] = {
         "answer": "19",
     },
     "math": {"question": "Find the sum of the roots of $x^2 - 7x + 10 = 0$.", "answer": "7"},
-    "countdown": {"question": "", "numbers": [3, 7, 12], "target": 33},
-    "sudoku": {"question": "", "puzzle": "1030002143020410", "solution": "1234342143122413"},
     "custom": {"question": "What is the question?", "answer": "the answer"},
 }
+"""A problem for each task that cannot make one."""
 COUNTDOWN_WORDS = ("numbers", "target", "<answer>", "</answer>", "+", "-", "*", "/", "(", ")")
 
 
@@ -90,10 +89,9 @@ class TextTask:
         kept = self._file(split)
         if kept is None:
             return self._made(count, split, keyed_generator(seed, "problems", step))
-        places = []
-        for place in range(step * count, (step + 1) * count):
-            epoch, within = divmod(place, len(kept))
-            places.append(int(self._order(seed, epoch, len(kept))[within]))
+        size, wanted = len(kept), range(step * count, (step + 1) * count)
+        orders = {epoch: self._order(seed, epoch, size) for epoch in {place // size for place in wanted}}
+        places = [int(orders[place // size][place % size]) for place in wanted]
         return Questions(tuple(kept.rows[i] for i in places), tuple(kept.prompts[i] for i in places))
 
     def held_out(self, count: int) -> Questions:
@@ -103,6 +101,8 @@ class TextTask:
 
     def example(self) -> Questions:
         """A made-up problem, for showing a prompt where no data can be read."""
+        if self.subject.make is not None:
+            return self._made(1, "train", keyed_generator("example"))
         return self._ask([EXAMPLES[self.config.name]], "train")
 
     def _order(self, seed: int, epoch: int, count: int) -> Tensor:
