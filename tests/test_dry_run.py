@@ -8,12 +8,12 @@ import pytest
 
 from dipod.dry_run import as_text, plan
 from dipod.errors import UserError
-from dipod.recipes import build_policy, build_task, load, overlay
+from dipod.recipes import build_policy, build_task, language, load, overlay
 from tests.checkpoints import write_tiny_llada
 
 
 def test_an_embedded_recipe() -> None:
-    config = load("sudoku")
+    config = language(load("sudoku"))
     found = plan(config)
     network = build_policy(config, build_task(config)).network
     assert found.parameters == found.trained == sum(p.numel() for p in network.parameters())
@@ -26,7 +26,7 @@ def test_an_embedded_recipe() -> None:
 def test_a_full_size_recipe_on_a_tiny_checkpoint_without_data(tmp_path: Path) -> None:
     write_tiny_llada(tmp_path / "model")
     settings = {"model": str(tmp_path / "model"), "task.train_source": "nowhere.jsonl", "algorithm": "d1+dipod"}
-    found = plan(overlay(load("gsm8k-llada-spg"), settings))
+    found = plan(language(overlay(load("gsm8k-llada-spg"), settings)))
     assert "made-up problem" in found.note
     assert "<|start_header_id|>user" in found.prompt
     layers, width, wide, rank = 2, 32, 48, 128
@@ -39,5 +39,6 @@ def test_a_full_size_recipe_on_a_tiny_checkpoint_without_data(tmp_path: Path) ->
 
 
 def test_a_model_that_is_not_there_is_named() -> None:
+    config = language(overlay(load("gsm8k-llada-spg"), {"model": "./no/where"}))
     with pytest.raises(UserError, match="no/where"):
-        plan(overlay(load("gsm8k-llada-spg"), {"model": "./no/where"}))
+        plan(config)

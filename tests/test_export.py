@@ -20,7 +20,7 @@ from dipod.policies.lora import load_adapter
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.pretrained import load_pretrained
 from dipod.policies.tokenizers import ByteTokenizer, load_tokenizer
-from dipod.recipes import build_policy, build_task, load, overlay
+from dipod.recipes import build_policy, build_task, language, load, overlay
 from dipod.runs import Silent
 from tests.checkpoints import write_tiny_dream, write_tiny_llada
 from tests.test_trainer import tiny
@@ -54,7 +54,7 @@ TEXT: dict[str, object] = {
 def text(model: Path, **changes: object) -> RunConfig:
     """A short run of a model in a folder on Countdown, with adapters."""
     given = {key.replace("__", "."): value for key, value in changes.items()}
-    return overlay(load("sudoku"), {"beta_ramp": 0, "threads": 1, "model.path": str(model), **TEXT, **given})
+    return language(overlay(load("sudoku"), {"beta_ramp": 0, "threads": 1, "model.path": str(model), **TEXT, **given}))
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,12 @@ def token_log_probs(policy: MaskedPolicy, config: RunConfig) -> Tensor:
         return policy.evidence(task.observe(problems), action, corruption).token_log_probs
 
 
+def config_of(run: Path) -> RunConfig:
+    return language(runs.read_config(run))
+
+
 def trained(run: Path) -> Tensor:
-    config = runs.read_config(run)
+    config = config_of(run)
     policy = build_policy(config, build_task(config))
     load_checkpoint(locate(run).checkpoint, policy.network, {})
     return token_log_probs(policy, config)
@@ -94,7 +98,7 @@ def trained(run: Path) -> Tensor:
 
 def exported(folder: Path, config: RunConfig) -> Tensor:
     own = {"model.lora_rank": 0, **({"model.path": str(folder)} if config.model.path else {"base": str(folder)})}
-    return token_log_probs(build_policy(overlay(config, own), build_task(config)), config)
+    return token_log_probs(build_policy(language(overlay(config, own)), build_task(config)), config)
 
 
 def front_matter(folder: Path) -> dict[str, object]:
@@ -103,12 +107,12 @@ def front_matter(folder: Path) -> dict[str, object]:
 
 
 def test_the_merged_model_is_the_adapted_one(llada: Path, tmp_path: Path) -> None:
-    config = runs.read_config(llada)
+    config = config_of(llada)
     out = tmp_path / "model"
     assert export(locate(llada), out).what == "merged"
     adapted = trained(llada)
     torch.testing.assert_close(exported(out, config), adapted, rtol=1e-6, atol=1e-6)
-    base = overlay(config, {"model.lora_rank": 0})
+    base = language(overlay(config, {"model.lora_rank": 0}))
     moved = token_log_probs(build_policy(base, build_task(base)), base) - adapted
     assert moved.abs().max() > 1e-3, "training has changed something"
     assert load_tokenizer(out).encode("3 + 4") == ByteTokenizer().encode("3 + 4")
@@ -116,7 +120,7 @@ def test_the_merged_model_is_the_adapted_one(llada: Path, tmp_path: Path) -> Non
 
 
 def test_adapters_alone_go_back_onto_the_base(llada: Path, tmp_path: Path) -> None:
-    config = runs.read_config(llada)
+    config = config_of(llada)
     export(locate(llada), tmp_path / "adapters", adapter_only=True)
     assert {p.name for p in (tmp_path / "adapters").iterdir()} == {
         "adapter_config.json",
@@ -133,14 +137,14 @@ def test_adapters_alone_go_back_onto_the_base(llada: Path, tmp_path: Path) -> No
 def test_a_small_model_is_exported_with_and_without_adapters(tmp_path: Path, rank: int) -> None:
     run = train(tmp_path / "run", tiny(trainer__steps=2, model__lora_rank=rank))
     assert export(locate(run), tmp_path / "out").what == ("merged" if rank else "whole")
-    torch.testing.assert_close(exported(tmp_path / "out", runs.read_config(run)), trained(run), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(exported(tmp_path / "out", config_of(run)), trained(run), rtol=1e-6, atol=1e-6)
 
 
 def test_every_weight_of_a_named_model_is_exported(tmp_path: Path) -> None:
     write_tiny_dream(tmp_path / "model")
     run = train(tmp_path / "run", text(tmp_path / "model", model__lora_rank=0))
     export(locate(run), tmp_path / "out")
-    torch.testing.assert_close(exported(tmp_path / "out", runs.read_config(run)), trained(run), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(exported(tmp_path / "out", config_of(run)), trained(run), rtol=1e-6, atol=1e-6)
 
 
 def test_the_card_says_what_was_measured_and_what_was_not(llada: Path, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dipod.protocol import protocol_line
-from dipod.recipes import load, overlay
+from dipod.recipes import language, load, overlay
 
 
 def hash_with(**changes: object) -> str:
     settings = {key.replace("__", "."): value for key, value in changes.items()}
-    return str(protocol_line(overlay(load("countdown-tiny"), settings), "cpu", 0)["protocol_hash"])
+    config = language(overlay(load("countdown-tiny"), settings))
+    return str(protocol_line(config, "cpu", 0)["protocol_hash"])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from dipod import runs
 from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.parallel import Processes
-from dipod.recipes import overlay
+from dipod.recipes import language, overlay
 from dipod.runs import Interrupted, Silent
 from dipod.sharding import read_engine
 from tests.checkpoints import write_tiny_dream, write_tiny_llada
@@ -44,7 +44,8 @@ def short(model: Path, **changes: object) -> RunConfig:
         "optimiser.max_grad_norm": 0.1,
         "model.gradient_checkpointing": True,
     }
-    return overlay(text(model), {**common, **{key.replace("__", "."): value for key, value in changes.items()}})
+    given = {key.replace("__", "."): value for key, value in changes.items()}
+    return language(overlay(text(model), {**common, **given}))
 
 
 def launch(kind: str, folder: Path, processes: int = 2) -> str:

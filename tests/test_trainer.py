@@ -18,7 +18,7 @@ from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.evaluation import Metrics
 from dipod.parallel import Processes, start
-from dipod.recipes import build_policy, build_task, build_trainer, load, overlay
+from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay
 from dipod.runs import Interrupted, Silent
 from dipod.trainer import Trainer
 
@@ -42,7 +42,8 @@ TINY: dict[str, object] = {
 
 
 def tiny(**changes: object) -> RunConfig:
-    return overlay(load("sudoku"), {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
+    given = {key.replace("__", "."): value for key, value in changes.items()}
+    return language(overlay(load("sudoku"), {**TINY, **given}))
 
 
 def build(**changes: object) -> Trainer:

@@ -17,7 +17,7 @@ from dipod import runs
 from dipod.algorithms import ALGORITHMS
 from dipod.errors import UserError
 from dipod.likelihood.corruption import bounds
-from dipod.recipes import build_policy, build_task, build_trainer, load, overlay, to_yaml
+from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay, to_yaml
 from dipod.runs import Interrupted, Silent
 from dipod.trainer import Trainer
 from dipod.update import rows_in_passes
@@ -152,7 +152,8 @@ def test_dropout_is_keyed_and_leaves_torchs_own_generator_alone(tmp_path: Path) 
     }
     results = []
     for share, dropout in ((0.5, True), (0.5, True), (0.0, True), (0.5, False)):
-        config = overlay(load("llada"), {**settings, "model.lora_dropout": share, "trainer.dropout": dropout})
+        given = {**settings, "model.lora_dropout": share, "trainer.dropout": dropout}
+        config = language(overlay(load("llada"), given))
         task = build_task(config)
         trainer = build_trainer(config, build_policy(config, task), task)
         state = torch.get_rng_state()

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from dipod import two_token
 from dipod.algorithms import ALGORITHMS, Algorithm
 from dipod.errors import UserError
-from dipod.tightening import Distillation, Interleave, Off, Regularise
+from dipod.tightening import Distillation, Initial, Interleave, Off, Regularise
 from dipod.trainer import Trainer
 
 __version__ = version("dipod")
@@ -19,6 +19,7 @@ __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "Distillation",
+    "Initial",
     "Interleave",
     "Off",
     "Regularise",

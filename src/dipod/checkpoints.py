@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from dipod.errors import UserError, require
 from dipod.files import write_json
-from dipod.policies.hub import load_weights
+from dipod.policies.hub import load_weights, save_weights
 from dipod.policies.lora import ADAPTER_WEIGHTS, has_adapters, save_adapter
-from dipod.policies.pretrained import save_pretrained
+from dipod.policies.pretrained import SHARD_BYTES, save_pretrained
 
 STATE_FILE = "state.json"
+TENSORS_FILE = "tensors.safetensors"
 
 
 def save_checkpoint(
@@ -30,6 +31,7 @@ def save_checkpoint(
     network: nn.Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
     scalars: Mapping[str, float | int | str | None],
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint as ``folder``, replacing one of the same name.
 
@@ -38,6 +40,7 @@ def save_checkpoint(
         network: what `dipod.policies.pretrained` saves, or one with adapters, which alone are written.
         optimisers: their moments and step counts; learning rates are settings, not state.
         scalars: whatever else the loop needs; randomness is keyed by the step, so the step is all that it needs.
+        tensors: of whatever else has a state, such as environments.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -45,6 +48,8 @@ def save_checkpoint(
         save_network(network, aside)
         for name, optimiser in optimisers.items():
             save_file(flat_optimiser(optimiser), aside / f"{name}.safetensors")
+        if tensors:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, aside / TENSORS_FILE)
         write_json(aside / STATE_FILE, dict(scalars))
         os.chmod(aside, 0o755)
         for path in aside.iterdir():
@@ -74,6 +79,16 @@ def load_checkpoint(
     return scalars
 
 
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """The ``tensors`` of `save_checkpoint`.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    with reading(folder):
+        return load_file(folder / TENSORS_FILE) if (folder / TENSORS_FILE).exists() else {}
+
+
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
     """Inside it, whatever is wrong with the files of a checkpoint becomes a `UserError` that says how to go on."""
@@ -86,9 +101,14 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
-    """Write adapters where the network has them, else a whole model in the layout that `load_pretrained` reads."""
+    """Write adapters where the network has them, else a whole model in the layout that `load_pretrained` reads.
+
+    Of several networks, as control has, the weights alone are written.
+    """
     if has_adapters(network):
         save_adapter(network, folder)
+    elif isinstance(network, nn.ModuleDict):
+        save_weights(folder, network.state_dict(), SHARD_BYTES)
     else:
         save_pretrained(network, folder)
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dipod import runs
 from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.files import write_json
-from dipod.recipes import check, overlay
+from dipod.recipes import AnyConfig, check, overlay
 from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, by_algorithm, middle
 
@@ -34,14 +34,16 @@ class Cell:
         name: for people.
         config: its settings.
         folder: its run folder, made when it starts.
-        base: the cell that must be finished first; None for a base itself.
+        base: the cell that must be finished first, if any.
+        is_base: whether it only makes a base model for others.
         process: while it runs.
     """
 
     name: str
-    config: RunConfig
+    config: AnyConfig
     folder: Path
-    base: Cell | None
+    base: Cell | None = None
+    is_base: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -50,7 +52,7 @@ class Cell:
         return runs.finished(self.folder, self.config)
 
 
-def plan(config: RunConfig, algorithms: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
+def plan(config: AnyConfig, algorithms: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
     """List every cell, bases first, and see that they can run; nothing is written.
 
     Raises:
@@ -60,22 +62,26 @@ def plan(config: RunConfig, algorithms: Sequence[str], seeds: Sequence[int], out
     require(len(seeds) > 0, "seeds", seeds, "name at least one")
     require(len(set(algorithms)) == len(algorithms), "algorithms", ",".join(algorithms), "name each once")
     require(len(set(seeds)) == len(seeds), "seeds", ",".join(map(str, seeds)), "name each once")
-    single = {"threads": 1}
     cells: list[Cell] = []
-    for seed in seeds:
-        folder = out.resolve() / "bases" / f"seed-{seed}"
-        cells.append(
-            Cell(f"base, seed {seed}", overlay(config, {**single, "seed": seed, "trainer.steps": 0}), folder, None)
-        )
-    bases = dict(zip(seeds, list(cells), strict=True))
+    bases: dict[int, Cell] = {}
+    if isinstance(config, RunConfig):
+        for seed in seeds:
+            untrained = {"threads": 1, "seed": seed, "trainer.steps": 0}
+            folder = out.resolve() / "bases" / f"seed-{seed}"
+            bases[seed] = Cell(f"base, seed {seed}", overlay(config, untrained), folder, is_base=True)
+        cells += bases.values()
     for algorithm in algorithms:
         for seed in seeds:
             folder = out.resolve() / algorithm / f"seed-{seed}"
-            base = config.base or str(bases[seed].folder / runs.BASE)
-            settings = {**single, "algorithm": algorithm, "seed": seed, "base": base}
-            cells.append(Cell(f"{algorithm}, seed {seed}", overlay(config, settings), folder, bases[seed]))
+            settings: dict[str, Any] = {"threads": 1, "algorithm": algorithm, "seed": seed}
+            if isinstance(config, RunConfig):
+                settings["base"] = config.base or str(bases[seed].folder / runs.BASE)
+            cells.append(Cell(f"{algorithm}, seed {seed}", overlay(config, settings), folder, bases.get(seed)))
     for cell in cells:
-        check(cell.config if cell.base is None else replace(cell.config, base=config.base))
+        if cell.base is not None and isinstance(config, RunConfig):
+            check(overlay(cell.config, {"base": config.base}))  # its own base is yet to be made
+        else:
+            check(cell.config)
         if (cell.folder / runs.CONFIG).exists() and runs.read_config(cell.folder) != cell.config:
             raise UserError("out", str(cell.folder), "it holds a run with other settings; choose another --out")
     return cells
@@ -149,7 +155,7 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
         out: the folder of the comparison.
         seconds: how long the comparison took in this call.
     """
-    found = read_runs([cell.folder for cell in cells if cell.base is not None])
+    found = read_runs([cell.folder for cell in cells if not cell.is_base])
     result = {
         "seconds": round(seconds, 1),
         "cells": [

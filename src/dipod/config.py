@@ -250,18 +250,17 @@ class InterleaveConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that a run depends on; ``config.yaml`` of a run folder is exactly this.
+class CommonConfig:
+    """What every run depends on, whatever it trains.
 
     Attributes:
         recipe: the recipe that it started from.
-        algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave".
+        algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave", "fpopp+initial".
         preset: "paper", or "released" for what the published code of the algorithm does (see docs/presets.md).
         beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``.
         beta_ramp: updates over which β grows linearly from nothing; 0 for a constant β, as in the paper.
-        seed: of the base model, the problems, the rollouts and the corruption samples.
+        seed: of everything random.
         threads: CPU threads; 0 leaves the choice to torch.
-        base: a folder with a pre-trained base model; empty to pre-train one.
     """
 
     recipe: str = "sudoku"
@@ -271,6 +270,22 @@ class RunConfig:
     beta_ramp: int = 0
     seed: int = 0
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
+        require(self.beta_ramp >= 0, "beta_ramp", self.beta_ramp, "give a number of updates of at least 0")
+        require(self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
+        require(self.threads >= 0, "threads", self.threads, "give 0 (torch's choice) or a number of threads")
+
+
+@dataclass(frozen=True)
+class RunConfig(CommonConfig):
+    """Everything that a run of a masked model depends on; ``config.yaml`` of its folder is exactly this.
+
+    Attributes:
+        base: a folder with a pre-trained base model; empty to pre-train one.
+    """
+
     base: str = ""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -284,9 +299,6 @@ class RunConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
-        require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
-        require(self.beta_ramp >= 0, "beta_ramp", self.beta_ramp, "give a number of updates of at least 0")
-        require(self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
-        require(self.threads >= 0, "threads", self.threads, "give 0 (torch's choice) or a number of threads")
+        super().__post_init__()
         both = bool(self.base) and bool(self.model.path)
         require(not both, "base", self.base, "model.path says already which model is trained; leave one of them out")

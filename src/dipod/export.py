@@ -19,7 +19,7 @@ from dipod.model_card import Exported, What, model_card
 from dipod.policies.hub import HUB_NAME
 from dipod.policies.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, merge_adapter
 from dipod.policies.pretrained import load_pretrained, save_pretrained
-from dipod.recipes import build_policy, build_task
+from dipod.recipes import build_policy, build_task, language
 from dipod.tasks.text.config import TextConfig
 
 CARD = "README.md"
@@ -48,7 +48,7 @@ def locate(run: Path) -> Source:
     Raises:
         UserError: not a run folder, or a run without a checkpoint.
     """
-    config, checkpoint = runs.read_config(run), runs.last_checkpoint(run)
+    config, checkpoint = language(runs.read_config(run)), runs.last_checkpoint(run)
     return Source(run, config, checkpoint, int(checkpoint.name[5:]))
 
 

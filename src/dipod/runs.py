@@ -14,14 +14,26 @@ from typing import Any, Protocol
 
 import torch
 
-from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, save_checkpoint
+from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from dipod.config import RunConfig
+from dipod.control.build import build_control_trainer
+from dipod.control.config import ControlConfig
+from dipod.control.trainer import ControlTrainer
 from dipod.errors import UserError
 from dipod.evaluation import Metrics
 from dipod.files import make_folder, write_json, write_text
 from dipod.parallel import Processes, start
 from dipod.policies.masked import MaskedPolicy
-from dipod.recipes import build_policy, build_pretrainer, build_task, build_trainer, check, read_run_config, to_yaml
+from dipod.recipes import (
+    AnyConfig,
+    build_policy,
+    build_pretrainer,
+    build_task,
+    build_trainer,
+    check,
+    read_run_config,
+    to_yaml,
+)
 from dipod.tasks import Task
 from dipod.trainer import Trainer
 
@@ -55,7 +67,7 @@ class Silent:
         """Ignored."""
 
 
-def create(folder: Path, config: RunConfig) -> None:
+def create(folder: Path, config: AnyConfig) -> None:
     """Make a new run folder.
 
     Raises:
@@ -71,7 +83,7 @@ def create(folder: Path, config: RunConfig) -> None:
     write_text(folder / CONFIG, to_yaml(config))
 
 
-def read_config(folder: Path) -> RunConfig:
+def read_config(folder: Path) -> AnyConfig:
     """The settings of a run folder.
 
     Raises:
@@ -110,7 +122,7 @@ def last_checkpoint(folder: Path) -> Path:
     return found
 
 
-def finished(folder: Path, config: RunConfig) -> bool:
+def finished(folder: Path, config: AnyConfig) -> bool:
     """Whether the run with these settings has done all its steps."""
     latest = latest_checkpoint(folder / CHECKPOINTS)
     return latest is not None and int(latest.name[5:]) >= config.trainer.steps
@@ -129,7 +141,7 @@ class Session:
     """
 
     folder: Path
-    config: RunConfig
+    config: AnyConfig
     processes: Processes
     listener: Listener
     stop: list[int]
@@ -148,19 +160,23 @@ def train(folder: Path, listener: Listener) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     tracker = None if config.logging.tracker == "none" else config.logging.tracker
-    processes = start(config.model.mixed_precision, tracker=tracker, folder=folder)
-    task = build_task(config)
-    policy = build_policy(config, task)
+    precision = "no" if isinstance(config, ControlConfig) else config.model.mixed_precision
+    processes = start(precision, tracker=tracker, folder=folder)
     with _stop_requests() as stop:
         session = Session(folder, config, processes, listener, stop)
+        if isinstance(config, ControlConfig):
+            improve(session, build_control_trainer(config, processes))
+            return
+        task = build_task(config)
+        policy = build_policy(config, task)
         if not (config.base or config.model.path):
-            make_base(session, policy, task)
+            make_base(session, config, policy, task)
         improve(session, build_trainer(config, policy, task, processes))
 
 
-def make_base(session: Session, policy: MaskedPolicy, task: Task) -> None:
+def make_base(session: Session, config: RunConfig, policy: MaskedPolicy, task: Task) -> None:
     """Pre-train ``policy`` into the run's ``base`` on the first process, and load it from there on all."""
-    folder, config = session.folder, session.config
+    folder = session.folder
     if session.processes.main and not (folder / BASE).exists():
         pretrainer = build_pretrainer(config, policy, task)
         optimisers = {"pretraining": pretrainer.optimiser}
@@ -177,7 +193,7 @@ def make_base(session: Session, policy: MaskedPolicy, task: Task) -> None:
     load_checkpoint(folder / BASE, policy.network, {})
 
 
-def improve(session: Session, trainer: Trainer) -> None:
+def improve(session: Session, trainer: Trainer | ControlTrainer) -> None:
     """Reinforcement learning from the last checkpoint, or from the base, to the last step."""
     folder, config, processes = session.folder, session.config, session.processes
     state = trainer.state
@@ -206,7 +222,7 @@ def improve(session: Session, trainer: Trainer) -> None:
     processes.end_tracking()
 
 
-def save(folder: Path, trainer: Trainer) -> None:
+def save(folder: Path, trainer: Trainer | ControlTrainer) -> None:
     """Write a checkpoint of a trainer, on the first process; all of them where the state is sharded."""
     state, processes = trainer.state, trainer.processes
     scalars = {"step": state.step, "beta": state.beta, "gap": state.gap, "evaluated": state.evaluated}
@@ -216,17 +232,18 @@ def save(folder: Path, trainer: Trainer) -> None:
             write_json(folder.with_name(f".{folder.name}") / STATE_FILE, scalars)
             os.replace(folder.with_name(f".{folder.name}"), folder)
     elif processes.main:
-        save_checkpoint(folder, trainer.policy.network, trainer.optimisers, scalars)
+        save_checkpoint(folder, trainer.network, trainer.optimisers, scalars, trainer.tensors())
     processes.wait()
 
 
-def restore(folder: Path, trainer: Trainer) -> None:
+def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
     """Put the state of `save` back, on another number of processes if need be."""
     if trainer.processes.sharded:
         trainer.processes.load_sharded(folder)
         scalars = json.loads((folder / STATE_FILE).read_text())
     else:
-        scalars = load_checkpoint(folder, trainer.policy.network, trainer.optimisers)
+        scalars = load_checkpoint(folder, trainer.network, trainer.optimisers)
+        trainer.load_tensors(load_tensors(folder))
     state = trainer.state
     state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
     state.evaluated = int(scalars["evaluated"])

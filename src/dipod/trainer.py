@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dipod.algorithms import Algorithm
 from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
@@ -91,7 +91,7 @@ class Trainer:
         policy: MaskedPolicy,
         task: Task,
         algorithm: Algorithm,
-        tightening: Tightening,
+        tightening: Tightening[Distillation],
         settings: Settings,
         seed: int,
         processes: Processes | None = None,
@@ -127,6 +127,18 @@ class Trainer:
         self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None
         self.state = TrainState()
         self.shown: list[dict[str, Any]] = []
+
+    @property
+    def network(self) -> nn.Module:
+        """What a checkpoint holds."""
+        return self.policy.network
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a resumed run needs besides network, optimisers and `state`: nothing."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` returned."""
 
     def _adapted(self, algorithm: Algorithm) -> Algorithm:
         """The row with what the settings change in it."""

@@ -97,7 +97,7 @@ class History:
 
 def run(
     proxy: MaskedProxy,
-    tightening: Tightening | None = None,
+    tightening: Tightening[Distillation] | None = None,
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
     logits: Tensor | None = None,
@@ -159,7 +159,7 @@ def _gradient(value: Tensor, parameters: Tensor) -> Tensor:
     return torch.autograd.grad(value, parameters, retain_graph=True)[0]
 
 
-METHODS: dict[str, tuple[MaskedProxy, Tightening]] = {
+METHODS: dict[str, tuple[MaskedProxy, Tightening[Distillation]]] = {
     "pg": (log_likelihood, Off()),
     "fpo": (ALGORITHMS["fpo"].proxy, Off()),
     "fpo+dipod": (ALGORITHMS["fpo"].proxy, Regularise(BETA)),

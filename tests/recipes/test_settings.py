@@ -8,8 +8,9 @@ import pytest
 
 from dipod.algorithms import ALGORITHMS
 from dipod.config import OptimiserConfig, RunConfig
+from dipod.control.config import ControlConfig
 from dipod.errors import UserError
-from dipod.recipes import check, fields, load, names, overlay, parse_algorithm, read_run_config, to_yaml
+from dipod.recipes import check, fields, language, load, names, overlay, parse_algorithm, read_run_config, to_yaml
 from dipod.tightening import Interleave, Off, Regularise
 
 
@@ -17,6 +18,9 @@ def test_every_recipe_loads_and_goes_together() -> None:
     assert {"sudoku", "countdown-tiny", "gsm8k-llada-spg", "sudoku-3shot-llada-fpo-dipod"} <= set(names())
     for name in names():
         config = load(name)
+        if isinstance(config, ControlConfig):
+            check(config)
+            continue
         parse_algorithm(config.algorithm, config)
         config.sampler.blocks_of(getattr(config.task, "completion_length", 8))
         if not config.model.path:
@@ -39,7 +43,7 @@ def test_text_and_values_mean_the_same() -> None:
 
 
 def test_bare_names_mean_the_first_field_of_that_name() -> None:
-    changed = overlay(RunConfig(), {"steps": 3, "learning_rate": 0.5})
+    changed = language(overlay(RunConfig(), {"steps": 3, "learning_rate": 0.5}))
     assert (changed.trainer.steps, changed.pretrain.steps) == (3, RunConfig().pretrain.steps)
     assert changed.optimiser.learning_rate == 0.5
 
@@ -98,7 +102,7 @@ def test_bad_recipe_files_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_algorithms_are_read_with_their_tightening() -> None:
-    config = overlay(RunConfig(), {"beta": 0.3, "interleave.every": 5, "interleave.tolerance": 0.01})
+    config = language(overlay(RunConfig(), {"beta": 0.3, "interleave.every": 5, "interleave.tolerance": 0.01}))
     row, off = parse_algorithm("fpo", config)
     assert (row.name, off) == (ALGORITHMS["fpo"].name, Off())
     row, added = parse_algorithm("spg+dipod", config)

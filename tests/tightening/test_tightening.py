@@ -8,16 +8,26 @@ import pytest
 import torch
 
 from dipod.errors import UserError
-from dipod.tightening import Distillation, Interleave, Off, Regularise, distil
+from dipod.tightening import (
+    Distillation,
+    Initial,
+    Interleave,
+    Off,
+    Regularise,
+    Tightening,
+    distil,
+    parse_tightening,
+)
 
 
 def test_off_does_nothing() -> None:
     assert Off().next_beta(0, None, None) == 0
-    assert all(Off().distillation_before(step) is None for step in range(3))
+    off: Tightening[Distillation] = Off()
+    assert all(off.distillation_before(step) is None for step in range(3))
 
 
 def test_regularise_keeps_beta_whatever_the_gap() -> None:
-    tightening = Regularise(0.2)
+    tightening: Tightening[Distillation] = Regularise(0.2)
     assert [tightening.next_beta(0, None, None), tightening.next_beta(7, 0.2, 9.0)] == [0.2, 0.2]
     assert tightening.distillation_before(0) is None
 
@@ -28,6 +38,36 @@ def test_interleave_has_a_stage_before_every_n_updates() -> None:
     due = [tightening.distillation_before(step) for step in range(9)]
     assert [step for step, d in enumerate(due) if d is stage] == [0, 4, 8]
     assert tightening.next_beta(3, None, 1.0) == 0
+
+
+def test_initial_has_one_stage_before_the_first_update() -> None:
+    stage = Distillation(steps=3)
+    tightening = Initial(stage)
+    due = [tightening.distillation_before(step) for step in range(5)]
+    assert due[0] is stage
+    assert due[1:] == [None] * 4
+    assert [tightening.next_beta(0, None, None), tightening.next_beta(7, 0.2, 9.0)] == [0, 0]
+
+
+@pytest.mark.parametrize("base", ["fpo", "spg-zero"])
+def test_tightenings_are_read_from_the_name_of_the_algorithm(base: str) -> None:
+    stage = Distillation(steps=3)
+    answers: dict[str, Tightening[Distillation]] = {
+        "": Off(),
+        "+dipod": Regularise(0.3, 5),
+        "+interleave": Interleave(4, stage),
+        "+initial": Initial(stage),
+    }
+    for suffix, answer in answers.items():
+        assert parse_tightening(base + suffix, beta=0.3, ramp=5, every=4, stage=stage) == answer
+
+
+@pytest.mark.parametrize("algorithm", ["fpo+", "fpo+magic", "fpo+DiPOD", "fpo+dipod+dipod"])
+def test_unknown_tightenings_are_refused_with_the_choices(algorithm: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_tightening(algorithm, beta=0.3, ramp=0, every=4, stage=Distillation())
+    assert f"algorithm = {algorithm!r}: " in str(caught.value)
+    assert "choose fpo, fpo+dipod, fpo+interleave, fpo+initial" in str(caught.value)
 
 
 def test_beta_may_grow_from_nothing() -> None:
@@ -48,7 +88,7 @@ def test_impossible_stages_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=f"interleave.{next(iter(settings))}"):
         Distillation(**settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"interleave\.every = 0"):
-        Interleave(every=0)
+        Interleave(every=0, distillation=Distillation())
 
 
 def stage(distillation: Distillation, max_grad_norm: float = float("inf")) -> tuple[list[float], float]:

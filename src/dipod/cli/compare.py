@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(result))
         return
-    text = sentence(read_runs([cell.folder for cell in cells if cell.base is not None]))
+    text = sentence(read_runs([cell.folder for cell in cells if not cell.is_base]))
     console.print(f"{text}\nreport: {out / 'report.html'} ({result['seconds']:.0f} s)", highlight=False, soft_wrap=True)
 
 

@@ -14,7 +14,7 @@ from dipod.evaluation import evaluate
 from dipod.parallel import start
 from dipod.policies.transformer import CONFIG_FILE
 from dipod.protocol import protocol_line
-from dipod.recipes import build_policy, build_task, load, overlay
+from dipod.recipes import build_policy, build_task, language, load, overlay
 from dipod.tasks.text.rows import TASKS
 
 NAME = "eval"
@@ -95,13 +95,14 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
     """The settings for what was given, and the checkpoint if it is a run."""
     folder = Path(name)
     if (folder / runs.CONFIG).is_file():
-        config, latest = runs.read_config(folder), runs.last_checkpoint(folder)
+        config, latest = language(runs.read_config(folder)), runs.last_checkpoint(folder)
         chosen = settings if task is None else {"task.name": task, **settings}
         own = {} if config.model.path else {"base": str(latest)}
-        return overlay(config, {**chosen, **own}), latest
+        return language(overlay(config, {**chosen, **own})), latest
     if (folder / CONFIG_FILE).is_file() and "axes" in json.loads((folder / CONFIG_FILE).read_text()):
-        return overlay(load(task or "sudoku"), {**settings, "base": name}), None
+        return language(overlay(load(task or "sudoku"), {**settings, "base": name})), None
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise UserError("model", name, f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")
     require(task in TASKS, "task", task, f"choose one of {', '.join(TASKS)}")
-    return overlay(load("llada"), {"task.name": task, "model.lora_rank": 0, **settings, "model.path": name}), None
+    given = {"task.name": task, "model.lora_rank": 0, **settings, "model.path": name}
+    return language(overlay(load("llada"), given)), None

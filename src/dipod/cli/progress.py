@@ -58,11 +58,15 @@ def facts(metrics: Metrics, evaluation: bool = False) -> str:
     """Metrics in a few words; those not measured are left out."""
     formats = {
         "reward": "reward {:.3f}",
+        "episode_length": "length {:.0f}",
+        "reward_greedy": "zero-noise {:.3f}",
         "solved_sampled": "solved {:.1%}",
         "solved_greedy": "greedy {:.1%}",
         "gap": "gap {:.3f} nats",
         "cosine": "cosine {:.3f}",
     }
+    if "solved_greedy" in metrics:
+        del formats["reward_greedy"]
     words = [text.format(metrics[key]) for key, text in formats.items() if key in metrics]
     if evaluation and metrics.get("gap_kind") not in (None, "exact"):
         words.append(f"({str(metrics['gap_kind']).replace('_', ' ')})")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dipod.algorithms import ALGORITHMS
-from dipod.config import RunConfig
 from dipod.errors import UserError
-from dipod.recipes import fields, load, names, summary, to_yaml
+from dipod.recipes import AnyConfig, fields, load, names, summary, to_yaml
 from dipod.recipes.settings import FOLDER
 
 NAME = "recipes"
@@ -73,7 +72,7 @@ def launch_file(name: str) -> Path:
     return known[name]
 
 
-def _print_fields(config: RunConfig, as_json: bool) -> None:
+def _print_fields(config: AnyConfig, as_json: bool) -> None:
     """Every setting of a recipe's kind, two lines each, with the recipe's value."""
     listed = fields(config.task.name)
     rows = [
@@ -89,7 +88,7 @@ def _print_fields(config: RunConfig, as_json: bool) -> None:
         print(f"--{row['field']} {row['values']}   ({row['value']!r})\n    {row['about']}")
 
 
-def _value(config: RunConfig, path: str) -> Any:
+def _value(config: AnyConfig, path: str) -> Any:
     value: Any = config
     for part in path.split("."):
         value = getattr(value, part)

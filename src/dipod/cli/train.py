@@ -10,10 +10,10 @@ from rich.console import Console
 
 from dipod import runs
 from dipod.cli.progress import Display, facts
-from dipod.config import RunConfig
+from dipod.control.config import ControlConfig
 from dipod.errors import UserError
 from dipod.parallel import by_first, first
-from dipod.recipes import load, overlay, to_yaml
+from dipod.recipes import AnyConfig, load, overlay, to_yaml
 from dipod.report import write_report
 from dipod.runs import Interrupted
 
@@ -70,11 +70,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     """Print what a run would do."""
+    from dipod.control.plan import as_text as control_text
+    from dipod.control.plan import plan as control_plan
     from dipod.dry_run import as_json, as_text, plan
 
     if arguments.recipe is None:
         raise UserError("recipe", None, "name one (`dipod recipes` lists them)")
     config = overlay(load(arguments.recipe), arguments.settings)
+    if isinstance(config, ControlConfig):
+        counts = control_plan(config)
+        print(json.dumps(counts) if arguments.json else control_text(counts, to_yaml(config)))
+        return
     found = plan(config)
     print(json.dumps(as_json(found, config)) if arguments.json else as_text(found, to_yaml(config)))
 
@@ -109,7 +115,7 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def _default_folders(config: RunConfig) -> list[Path]:
+def _default_folders(config: AnyConfig) -> list[Path]:
     """The run folders of the default name that exist, then the first that does not."""
     name = Path("runs") / f"{Path(config.recipe).stem}-{config.algorithm}-seed{config.seed}"
     folders = [name]
@@ -118,7 +124,7 @@ def _default_folders(config: RunConfig) -> list[Path]:
     return folders
 
 
-def _last_default_folder(config: RunConfig) -> Path:
+def _last_default_folder(config: AnyConfig) -> Path:
     *existing, following = _default_folders(config)
     if not existing:
         raise UserError("--resume", str(following), "there is no such run; start it without --resume")

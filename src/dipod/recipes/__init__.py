@@ -1,15 +1,29 @@
 """Recipes: named settings in YAML, overlaid by what the user gives."""
 
 from dipod.recipes.build import build_policy, build_pretrainer, build_task, build_trainer, check, parse_algorithm
-from dipod.recipes.settings import fields, load, names, overlay, read_run_config, summary, to_yaml
+from dipod.recipes.settings import (
+    AnyConfig,
+    control,
+    fields,
+    language,
+    load,
+    names,
+    overlay,
+    read_run_config,
+    summary,
+    to_yaml,
+)
 
 __all__ = [
+    "AnyConfig",
     "build_policy",
     "build_pretrainer",
     "build_task",
     "build_trainer",
     "check",
+    "control",
     "fields",
+    "language",
     "load",
     "names",
     "overlay",

@@ -11,52 +11,52 @@ from torch import nn
 
 from dipod.algorithms import Algorithm, table
 from dipod.config import ModelConfig, RunConfig
+from dipod.control.build import check_control
+from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.noise import keyed_generator
 from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 from dipod.pretrain import Pretrainer, Prior
+from dipod.recipes.settings import AnyConfig
 from dipod.tasks import Task
 from dipod.tasks.sudoku import SudokuConfig, SudokuTask
-from dipod.tightening import Distillation, Interleave, Off, Regularise, Tightening
+from dipod.tightening import Distillation, Tightening, parse_tightening
 from dipod.trainer import Settings, Trainer
 
 
-def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening]:
+def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening[Distillation]]:
     """Read ``base`` or ``base+tightening``: an algorithm's row and how its bound is kept tight.
 
-    "dipod" is Algorithm 2 with the configuration's β, "interleave" Algorithm 1 with its stages.
+    "dipod" is Algorithm 2 with the configuration's β, "interleave" Algorithm 1 and "initial" Algorithm 3, with its
+    stages.
 
     Raises:
         UserError: a base or a tightening that does not exist.
     """
-    base, plus, suffix = text.partition("+")
+    base = text.partition("+")[0]
     rows = table(config.objective.eubo_order, config.objective.clip or None)
     if base not in rows:
         raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}")
-    stage = config.interleave
-    tightenings: dict[str, Tightening] = {
-        "": Off(),
-        "dipod": Regularise(config.beta, config.beta_ramp),
-        "interleave": Interleave(stage.every, Distillation(stage.steps, stage.tolerance, stage.learning_rate)),
-    }
-    if suffix not in tightenings or (plus and not suffix):
-        known = ", ".join(f"{base}+{name}" for name in tightenings if name)
-        raise UserError("algorithm", text, f"choose {base}, {known}")
-    return rows[base], tightenings[suffix]
+    chosen = config.interleave
+    stage = Distillation(chosen.steps, chosen.tolerance, chosen.learning_rate)
+    return rows[base], parse_tightening(text, config.beta, config.beta_ramp, chosen.every, stage)
 
 
-def check(config: RunConfig) -> None:
+def check(config: AnyConfig) -> None:
     """See that the settings go together, before anything is written or computed.
 
     Raises:
         UserError: an unknown algorithm, a file or a base model that cannot be read, or a sampler that does not fit.
     """
-    parse_algorithm(config.algorithm, config)
     tracker = config.logging.tracker
     there = tracker == "none" or find_spec(tracker) is not None
     require(there, "logging.tracker", tracker, f"install it with: pip install {tracker}")
+    if isinstance(config, ControlConfig):
+        check_control(config)
+        return
+    parse_algorithm(config.algorithm, config)
     task = build_task(config)
     config.sampler.blocks_of(task.completion_length)
     if not config.model.path:

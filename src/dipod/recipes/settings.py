@@ -1,4 +1,4 @@
-"""From YAML and ``--field value`` to a checked `RunConfig`, and back."""
+"""From YAML and ``--field value`` to checked settings of a run, and back."""
 
 from __future__ import annotations
 
@@ -13,14 +13,47 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from dipod.config import RunConfig
+from dipod.config import CommonConfig, RunConfig
+from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
-from dipod.tasks.configs import task_config
+from dipod.tasks.configs import ControlTaskConfig, task_config
 from dipod.tasks.text.config import TextConfig
 
 FOLDER = Path(__file__).parent
 PRESETS = FOLDER / "presets" / "released.yaml"
+CONTROL_PRESETS = FOLDER / "presets" / "released_control.yaml"
 INHERITS = "inherits"
+
+
+AnyConfig = RunConfig | ControlConfig
+"""Settings of a run, of a masked model or of a control policy; the task says which."""
+
+
+def config_class(task: str) -> type[AnyConfig]:
+    """The class of the settings of runs on the task called ``task``."""
+    return ControlConfig if task_config(task) in get_args(ControlTaskConfig) else RunConfig
+
+
+def language(config: AnyConfig) -> RunConfig:
+    """``config``, which must be that of a masked model.
+
+    Raises:
+        UserError: it is that of a control policy.
+    """
+    if isinstance(config, ControlConfig):
+        raise UserError("task.name", config.task.name, "this is for masked models; name a language task, or its run")
+    return config
+
+
+def control(config: AnyConfig) -> ControlConfig:
+    """``config``, which must be that of a control policy.
+
+    Raises:
+        UserError: it is that of a masked model.
+    """
+    if not isinstance(config, ControlConfig):
+        raise UserError("task.name", config.task.name, "this is for control policies; name a control task, or its run")
+    return config
 
 
 @dataclass(frozen=True)
@@ -52,7 +85,7 @@ def summary(name: str) -> str:
     return file.read_text().splitlines()[0].lstrip("# ") if file else ""
 
 
-def load(name: str) -> RunConfig:
+def load(name: str) -> AnyConfig:
     """The settings of a recipe, by name or by the path of a YAML file.
 
     Raises:
@@ -66,7 +99,7 @@ def load(name: str) -> RunConfig:
     return read_run_config(path, {"recipe": name})
 
 
-def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> RunConfig:
+def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> AnyConfig:
     """Read a YAML file of settings (a recipe, or the ``config.yaml`` of a run)."""
     return overlay(RunConfig(), _read_flat(path) | dict(extra or {}))
 
@@ -95,10 +128,11 @@ def _read_flat(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return flat
 
 
-def overlay(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+def overlay(config: AnyConfig, settings: Mapping[str, Any]) -> AnyConfig:
     """A copy of ``config`` with some settings replaced, all checked.
 
-    A change of ``task.name`` to a task with other settings starts these from their defaults. A change of the algorithm
+    A change of ``task.name`` to a task with other settings starts these from their defaults, and all groups where it
+    goes from masked models to control or back. A change of the algorithm
     or the preset brings the preset's settings in; settings given beside it win.
 
     Args:
@@ -110,8 +144,12 @@ def overlay(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
         UserError: a field that does not exist or a value that is refused.
     """
     named = {_spelled(name): value for name, value in settings.items()}
+    task = str(named.get("task.name", config.task.name))
+    made = config_class(task)
+    if not isinstance(config, made):
+        shared = {field.name: getattr(config, field.name) for field in dataclass_fields(CommonConfig)}
+        config = made(**shared)
     tree = asdict(config)
-    task = str(named.get("task.name", tree["task"]["name"]))
     if task_config(task) is not type(config.task):
         tree["task"] = asdict(task_config(task)(name=task))  # type: ignore[arg-type]
     known = fields(task)
@@ -123,8 +161,8 @@ def overlay(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     for field, value in resolved.items():
         *group, leaf = field.path.split(".")
         (tree[group[0]] if group else tree)[leaf] = _convert(field, value)
-    hints = {**get_type_hints(RunConfig), "task": task_config(task)}
-    return RunConfig(**{key: hints[key](**v) if isinstance(v, dict) else v for key, v in tree.items()})
+    hints = {**get_type_hints(made), "task": task_config(task)}
+    return made(**{key: hints[key](**v) if isinstance(v, dict) else v for key, v in tree.items()})
 
 
 def _given(resolved: Mapping[Field, Any], path: str, default: str) -> str:
@@ -135,7 +173,8 @@ def preset_settings(algorithm: str, preset: str, task: str) -> dict[str, Any]:
     """What a preset of an algorithm sets for a task, by dotted path; nothing for "paper"."""
     if preset == "paper":
         return {}
-    table: dict[str, dict[str, Any]] = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))
+    file = CONTROL_PRESETS if config_class(task) is ControlConfig else PRESETS
+    table: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
     base = algorithm.partition("+")[0]
     brought = {**table["all"], **table.get(base, {})}
     text = task_config(task) is TextConfig
@@ -148,9 +187,10 @@ def fields(task: str = RunConfig().task.name) -> list[Field]:
     Args:
         task: the task whose settings are listed.
     """
-    hints = {**get_type_hints(RunConfig), "task": task_config(task)}
-    groups = [f.name for f in dataclass_fields(RunConfig) if is_dataclass(hints[f.name])]
-    found = [f for f in _fields_of(RunConfig, "") if f.path not in groups]
+    made = config_class(task)
+    hints = {**get_type_hints(made), "task": task_config(task)}
+    groups = [f.name for f in dataclass_fields(made) if is_dataclass(hints[f.name])]
+    found = [f for f in _fields_of(made, "") if f.path not in groups]
     for group in groups:
         found += _fields_of(hints[group], f"{group}.")
     return found
@@ -161,14 +201,14 @@ def _spelled(name: str) -> str:
     return {"model": "model.path", "task": "task.name"}.get(name, name)
 
 
-def to_yaml(config: RunConfig) -> str:
-    """The settings as YAML that `read_run_config` reads back to an equal `RunConfig`."""
+def to_yaml(config: AnyConfig) -> str:
+    """The settings as YAML that `read_run_config` reads back to equal settings."""
     return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
 def _fields_of(cls: Any, prefix: str) -> list[Field]:
-    """The fields of a configuration class with the lines of its docstring's Attributes section."""
-    attributes = (inspect.getdoc(cls) or "").partition("Attributes:")[2]
+    """The fields of a configuration class with the lines of its docstring's Attributes section, and its parents'."""
+    attributes = "".join((inspect.getdoc(kind) or "").partition("Attributes:")[2] for kind in cls.__mro__[:-1])
     about = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, flags=re.MULTILINE))
     hints = get_type_hints(cls)
     return [

@@ -9,10 +9,22 @@ from statistics import median
 from typing import Any
 
 from dipod import runs
-from dipod.config import RunConfig
+from dipod.control.config import ControlConfig
 from dipod.errors import UserError
+from dipod.recipes import AnyConfig
 
-FINAL_KEYS = ("solved_sampled", "solved_greedy", "gap", "cosine", "elbo", "reward")
+FINAL_KEYS = (
+    "solved_sampled",
+    "solved_greedy",
+    "gap",
+    "cosine",
+    "elbo",
+    "reward",
+    "episode_length",
+    "reward_sampled",
+    "reward_greedy",
+    "transitions",
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Run:
     """
 
     folder: Path
-    config: RunConfig
+    config: AnyConfig
     metrics: list[dict[str, Any]]
     samples: dict[str, Any]
 
@@ -83,19 +95,38 @@ def by_algorithm(found: Sequence[Run]) -> dict[str, list[Run]]:
 
 def middle(found: Sequence[Run], key: str) -> float | None:
     """Median over runs of a metric's last value, over those that measured it."""
-    values = [value for run in found if (value := run.last(key)) is not None]
-    return median(values) if values else None
+    return _median([run.last(key) for run in found])
 
 
 def sentence(found: Sequence[Run]) -> str:
     """What happened, in one sentence made from the numbers alone."""
     groups = by_algorithm(found)
+    if isinstance(found[0].config, ControlConfig):
+        return _of_control(groups)
     if len(groups) == 1:
         return _one(next(iter(groups.values())))
     parts = [f"{name} {_percent(middle(g, 'solved_sampled'))}" for name, g in groups.items()]
     text = f"Solved at the end (sampled, median over seeds): {', '.join(parts)}"
     clauses = [c for name in groups if "+" in name and (c := _against_base(groups, name))]
     return text + "".join(f"; {clause}" for clause in clauses) + "."
+
+
+def _of_control(groups: dict[str, list[Run]]) -> str:
+    """Returns and gaps of control runs."""
+    parts = []
+    for name, group in groups.items():
+        first, last = (_number(_median([part(run, "reward") for run in group])) for part in (Run.first, Run.last))
+        gap = middle(group, "gap")
+        tight = "" if gap is None else f" (gap {_number(gap)} nats)"
+        parts.append(f"{name} from {first} to {last}{tight}")
+    seeds = max(len(group) for group in groups.values())
+    over = f", medians over {seeds} seeds" if seeds > 1 else ""
+    return f"Return of an episode, at the beginning and at the end{over}: {', '.join(parts)}."
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return median(there) if there else None
 
 
 def _one(group: list[Run]) -> str:

@@ -12,21 +12,28 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipod.control.config import ControlConfig
 from dipod.report.data import Run, by_algorithm
 
 COLOURS = ("#c2410c", "#0369a1", "#7e22ce", "#15803d", "#be123c", "#0e7490", "#a16207", "#4338ca")
 PANELS = {
     "reward": ("Reward", "mean reward of the rollouts"),
+    "episode_length": ("Episode length", "steps, mean of the last finished ones"),
+    "reward_sampled": ("Return, sampled actions", "of whole episodes, held out"),
+    "reward_greedy": ("Return, zero-noise actions", "of whole episodes, held out"),
     "solved_sampled": ("Solved, sampled", "share of held-out problems"),
     "solved_greedy": ("Solved, greedy", "share of held-out problems"),
     "gap": ("Gap, log π − ELBO", "nats, on-policy, held out"),
     "cosine": ("Proxy against true gradient", "cosine of the angle"),
     "elbo": ("ELBO of the policy's samples", "nats"),
+    "log_prob": ("Log-density of the policy's samples", "nats"),
+    "cfm_loss": ("Flow-matching loss", "mean over dimensions"),
     "beta": ("β in force", "advantage units"),
     "clip_fraction_positive": ("Clipped, A > 0", "share of rollouts"),
     "clip_fraction_negative": ("Clipped, A < 0", "share of rollouts"),
     "grad_norm": ("Gradient norm", "before clipping"),
 }
+SOLVING = ("solved_sampled", "solved_greedy", "gap", "cosine")
 NOISY = {"reward": 10, "grad_norm": 10}
 """Metrics of single steps, shown as a running mean over so many."""
 
@@ -42,8 +49,10 @@ def curves(found: Sequence[Run]) -> dict[str, Figure]:
 
 
 def overview(found: Sequence[Run]) -> dict[str, Figure]:
-    """Solved problems, gap and cosine side by side, as ``overview``; nothing where nothing was measured twice."""
-    keys = _measured(found, ("solved_sampled", "solved_greedy", "gap", "cosine"))
+    """What matters most side by side, as ``overview``; nothing where nothing was measured twice."""
+    control = isinstance(found[0].config, ControlConfig)
+    wanted = ("reward", "reward_greedy", "episode_length", "gap") if control else SOLVING
+    keys = _measured(found, wanted)
     if not keys:
         return {}
     figure = Figure(figsize=(4.0 * len(keys), 3.3), layout="constrained")

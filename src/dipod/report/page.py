@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dipod.control.config import ControlConfig
 from dipod.files import make_folder, write_text
 from dipod.recipes import to_yaml
 from dipod.report.data import Run, by_algorithm, middle, read_runs, sentence
@@ -20,6 +21,10 @@ COLUMNS = {
     "elbo": ("ELBO, nats", "{:.2f}"),
     "cosine": ("cosine", "{:.3f}"),
     "reward": ("reward", "{:.3f}"),
+    "episode_length": ("length", "{:.0f}"),
+    "reward_sampled": ("return, sampled", "{:.3f}"),
+    "reward_greedy": ("return, zero noise", "{:.3f}"),
+    "transitions": ("transitions", "{:,.0f}"),
 }
 
 STYLE = """
@@ -88,6 +93,11 @@ def _caption(found: Sequence[Run]) -> str:
     seeds = len({run.config.seed for run in found})
     many = f"Thin lines are the {seeds} seeds, thick lines their median. " if seeds > 1 else ""
     kinds = {row["gap_kind"] for run in found for row in run.metrics if "gap_kind" in row}
+    if isinstance(found[0].config, ControlConfig):
+        return (
+            f'<p class="soft">{many}The gap is exact: the log-density of the Euler sampler minus the ELBO, on one own '
+            f"action for each of a batch of states, perturbation aside; t0 = {found[0].config.objective.cutoff}.</p>"
+        )
     gap = "exact" if kinds == {"exact"} else "an importance-weighted lower bound of the true gap"
     return (
         f'<p class="soft">{many}The gap is {gap}, on samples for held-out problems. The cosine compares the '
@@ -97,15 +107,24 @@ def _caption(found: Sequence[Run]) -> str:
 
 
 def _numbers(found: Sequence[Run]) -> str:
-    head = "".join(f"<th>{escape(label)}</th>" for label, _ in COLUMNS.values())
+    columns = [key for key in COLUMNS if _shown(key, found)]
+    head = "".join(f"<th>{escape(COLUMNS[key][0])}</th>" for key in columns)
     rows = []
     for name, group in by_algorithm(found).items():
         for run in group:
-            rows.append(_row(f"{name}, seed {run.config.seed}", run.steps, {key: run.last(key) for key in COLUMNS}))
+            rows.append(_row(f"{name}, seed {run.config.seed}", run.steps, {key: run.last(key) for key in columns}))
         if len(group) > 1:
-            values = {key: middle(group, key) for key in COLUMNS}
+            values = {key: middle(group, key) for key in columns}
             rows.append(_row(f"{name}, median", group[0].steps, values, "median"))
     return f'<table class="numbers"><tr><th>run</th><th>updates</th>{head}</tr>{"".join(rows)}</table>'
+
+
+def _shown(key: str, found: Sequence[Run]) -> bool:
+    """Whether a column is worth its place: measured, and not said by solved shares already."""
+    solves = any(run.last("solved_sampled") is not None for run in found)
+    return any(run.last(key) is not None for run in found) and not (
+        solves and key in ("reward_sampled", "reward_greedy")
+    )
 
 
 def _row(name: str, steps: int, values: dict[str, float | None], kind: str = "") -> str:

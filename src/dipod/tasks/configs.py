@@ -5,21 +5,26 @@ from __future__ import annotations
 from typing import Any, get_args, get_type_hints
 
 from dipod.errors import UserError
+from dipod.tasks.control import CartpoleSwingup, GymnasiumConfig, MultiGoal, Pendulum, Track
 from dipod.tasks.sudoku import SudokuConfig
 from dipod.tasks.text.config import TextConfig
 
 TaskConfig = SudokuConfig | TextConfig
+"""What a masked model is trained on."""
+ControlTaskConfig = Track | Pendulum | CartpoleSwingup | MultiGoal | GymnasiumConfig
+"""What a control policy is trained on."""
+AnyTaskConfig = TaskConfig | ControlTaskConfig
 
 
-def task_config(name: Any) -> type[TaskConfig]:
+def task_config(name: Any) -> type[AnyTaskConfig]:
     """The class that holds the settings of the task called ``name``.
 
     Raises:
         UserError: there is no such task.
     """
-    for kind in get_args(TaskConfig):
+    for kind in get_args(AnyTaskConfig):
         if name in get_args(get_type_hints(kind)["name"]):
-            chosen: type[TaskConfig] = kind
+            chosen: type[AnyTaskConfig] = kind
             return chosen
-    known = [n for kind in get_args(TaskConfig) for n in get_args(get_type_hints(kind)["name"])]
+    known = [n for kind in get_args(AnyTaskConfig) for n in get_args(get_type_hints(kind)["name"])]
     raise UserError("task.name", name, f"choose one of {', '.join(known)}")

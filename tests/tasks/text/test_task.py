@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dipod.errors import UserError
-from dipod.recipes import build_task, check, load, overlay
+from dipod.recipes import build_task, check, language, load, overlay
 from dipod.tasks.text.config import TextConfig
 from dipod.tasks.text.rows import Row
 from dipod.tasks.text.subject import total_reward
@@ -226,5 +226,5 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
 
 
 def test_board_and_text_tasks_share_the_recipe_mechanism() -> None:
-    assert build_task(load("sudoku")).completion_length == 8
-    assert build_task(load("countdown-tiny")).completion_length == 10
+    assert build_task(language(load("sudoku"))).completion_length == 8
+    assert build_task(language(load("countdown-tiny"))).completion_length == 10

@@ -1,0 +1,117 @@
+"""From settings to a control trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dipod.control.algorithms import ControlAlgorithm, table
+from dipod.control.config import ControlConfig, SelfDistillationConfig
+from dipod.control.trainer import ControlSettings, ControlTrainer
+from dipod.errors import UserError, require
+from dipod.likelihood.flow import TimesConfig
+from dipod.noise import keyed_generator
+from dipod.parallel import Processes
+from dipod.policies.flow import ChainPolicy, FlowPolicy, FlowSettings
+from dipod.policies.gaussian import GaussianPolicy
+from dipod.policies.mlp import Perceptron, parse_widths
+from dipod.policies.velocity import VelocityNetwork
+from dipod.tasks.control import Environment, GymnasiumEpisodes, WorldEpisodes
+from dipod.tasks.control.gymnasium import GymnasiumConfig
+from dipod.tightening import Tightening, parse_tightening
+
+
+def parse_algorithm(text: str, config: ControlConfig) -> tuple[ControlAlgorithm, Tightening[SelfDistillationConfig]]:
+    """Read ``base`` or ``base+tightening``: an algorithm's row and how its bound is kept tight.
+
+    Raises:
+        UserError: a base or a tightening that does not exist, or a stage for a policy that has nothing to distil.
+    """
+    base, _, suffix = text.partition("+")
+    rows = table(config.objective)
+    if base not in rows:
+        raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}")
+    tightening = parse_tightening(text, config.beta, config.beta_ramp, config.distillation.every, config.distillation)
+    if rows[base].acting == "gaussian" and suffix:
+        raise UserError("algorithm", text, f"{base}'s log-probability is exact: there is no bound to tighten")
+    return rows[base], tightening
+
+
+def check_control(config: ControlConfig) -> None:
+    """See that the settings of a control run go together, before anything is written.
+
+    Raises:
+        UserError: an algorithm, device or environment that does not exist, or sizes that do not fit.
+    """
+    parse_algorithm(config.algorithm, config)
+    trainer = config.trainer
+    total = trainer.environments * trainer.horizon
+    require(
+        total >= trainer.mini_batches, "trainer.mini_batches", trainer.mini_batches, f"there are {total} transitions"
+    )
+    build_control_policy(config, build_environment(config, 1))
+
+
+def build_environment(config: ControlConfig, count: int) -> Environment:
+    """``count`` environments of the run's task.
+
+    Raises:
+        UserError: an environment that does not exist or whose settings are refused.
+    """
+    task, device = config.task, device_of(config)
+    if isinstance(task, GymnasiumConfig):
+        return GymnasiumEpisodes(task.id, count, device, max_episode_length=task.max_episode_length)
+    return WorldEpisodes(task, count, device)
+
+
+def device_of(config: ControlConfig) -> torch.device:
+    """Where the run is to be computed.
+
+    Raises:
+        UserError: a device that torch does not know or this machine does not have.
+    """
+    try:
+        device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError("device", config.device, f"it cannot be used here ({reason}); leave it out") from error
+    return device
+
+
+def build_control_policy(config: ControlConfig, environment: Environment) -> FlowPolicy | GaussianPolicy:
+    """The policy that the algorithm trains, for the environment's sizes, with a fresh network."""
+    row, _ = parse_algorithm(config.algorithm, config)
+    chosen, sizes = config.policy, (environment.observation_size, environment.action_size)
+    hidden = parse_widths(chosen.hidden, "policy.hidden")
+    generator = keyed_generator(config.seed, "policy")
+    if row.acting == "gaussian":
+        gaussian = GaussianPolicy(*sizes, hidden, chosen.spread * chosen.action_scale, chosen.activation, generator)
+        return gaussian.to(device_of(config))
+    times = TimesConfig(chosen.samples, chosen.times, chosen.times_beta, steps=chosen.sampling_steps)
+    settings = FlowSettings(chosen.sampling_steps, chosen.action_scale, chosen.perturbation, chosen.chain_noise, times)
+    network = VelocityNetwork(*sizes, hidden, chosen.activation, chosen.time_features, chosen.output_scale, generator)
+    return (ChainPolicy if row.acting == "chain" else FlowPolicy)(network, settings).to(device_of(config))
+
+
+def build_control_trainer(config: ControlConfig, processes: Processes) -> ControlTrainer:
+    """The loop of a control run.
+
+    Raises:
+        UserError: several processes.
+    """
+    mend = "control runs on one process; start it without a launcher"
+    require(processes.count == 1, "processes", processes.count, mend)
+    row, tightening = parse_algorithm(config.algorithm, config)
+    environment = build_environment(config, config.trainer.environments)
+    held_out = build_environment(config, max(config.trainer.evaluate_episodes, 1))
+    policy: Any = build_control_policy(config, environment)
+    hidden = parse_widths(config.policy.critic_hidden, "policy.critic_hidden")
+    generator = keyed_generator(config.seed, "critic")
+    critic: nn.Module = Perceptron(environment.observation_size, 1, hidden, config.policy.activation, generator)
+    settings = ControlSettings(config.trainer, config.objective, config.optimiser)
+    return ControlTrainer(
+        policy, critic.to(device_of(config)), environment, held_out, row, tightening, settings, config.seed, processes
+    )

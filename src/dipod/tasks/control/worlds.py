@@ -1,0 +1,125 @@
+"""Environments whose N copies are rows of tensors: pure functions of their state, the same on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dipod.errors import require
+from dipod.tasks.control.episodes import Episodes
+from dipod.tasks.control.protocol import Drawing
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of N environments, drawn in float32 so that every dtype sees the same ones."""
+
+    count: int
+    generator: torch.Generator
+    device: torch.device
+    dtype: torch.dtype
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform in [low, high), [N, *shape]."""
+        numbers = torch.rand(self.count, *shape, generator=self.generator, device=self.generator.device)
+        return numbers.to(self.device, self.dtype) * (high - low) + low
+
+    def normal(self, scale: float, *shape: int) -> Tensor:
+        """Gaussian with mean 0 and standard deviation ``scale``, [N, *shape]."""
+        numbers = torch.randn(self.count, *shape, generator=self.generator, device=self.generator.device)
+        return numbers.to(self.device, self.dtype) * scale
+
+
+class World(Protocol):
+    """The laws of one kind of environment; its fields are the settings.
+
+    ``state`` arguments hold what `begin` and `advance` return, one row an environment.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in an observation."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        ...
+
+    @property
+    def max_episode_length(self) -> int:
+        """Steps after which an episode is truncated."""
+        ...
+
+    def begin(self, draws: Draws) -> State:
+        """The first states of N episodes."""
+        ...
+
+    def advance(self, state: State, action: Tensor) -> tuple[State, Tensor, Tensor]:
+        """One step with [N, a]: the next state, rewards [N], and where it ended for good, [N] bool."""
+        ...
+
+    def observe(self, state: State) -> Tensor:
+        """[N, o]."""
+        ...
+
+    def draw(self, state: State) -> Drawing:
+        """A picture of a state without the row dimension."""
+        ...
+
+
+class WorldEpisodes(Episodes):
+    """Episodes in a world; see `dipod.tasks.control.protocol.Environment`.
+
+    Args:
+        world: the laws.
+        count: N.
+        device: where all of it lives.
+        dtype: of states, observations and rewards.
+    """
+
+    def __init__(
+        self, world: World, count: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        sizes = (world.observation_size, world.action_size)
+        super().__init__(world.name, count, sizes, world.max_episode_length, device, dtype)
+        self.world = world
+        self._state: State = {}
+
+    def _begin(self, where: Tensor, generator: torch.Generator) -> None:
+        fresh = self.world.begin(Draws(self.count, generator, self.device, self.dtype))
+        for key, new in fresh.items():
+            old = self._state.get(key, new)
+            self._state[key] = torch.where(where.view(-1, *[1] * (new.ndim - 1)), new, old)
+
+    def _advance(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self._state, reward, terminated = self.world.advance(self._state, action)
+        return reward, terminated, torch.zeros_like(terminated)
+
+    def _observe(self) -> Tensor:
+        return self.world.observe(self._state)
+
+    def _save(self) -> dict[str, Tensor]:
+        return {key: value.clone() for key, value in self._state.items()}
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        draws = Draws(self.count, torch.Generator().manual_seed(0), self.device, self.dtype)
+        for key, like in self.world.begin(draws).items():
+            shape = tuple(state.get(key, torch.empty(0)).shape)
+            mend = f"{self.name} has {tuple(like.shape)} here; give the run's own settings"
+            require(shape == tuple(like.shape), f"state {key} shape", shape, mend)
+            self._state[key] = state[key].to(like.device, like.dtype, copy=True)
+
+    def _look(self, index: int) -> Drawing:
+        return self.world.draw({key: value[index].cpu() for key, value in self._state.items()})
