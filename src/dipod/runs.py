@@ -110,6 +110,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints of a run by step, in order.
+
+    Raises:
+        UserError: it has none yet.
+    """
+    last_checkpoint(folder)
+    found = {int(path.name[5:]): path for path in (folder / CHECKPOINTS).glob("step-*") if path.name[5:].isdigit()}
+    return dict(sorted(found.items()))
+
+
 def last_checkpoint(folder: Path) -> Path:
     """The last checkpoint of the run in ``folder``.
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dipod.tasks.control.guard import check_observation, check_step
 from dipod.tasks.control.protocol import Environment
 
 WINDOW = 100
@@ -64,11 +65,16 @@ class Collector:
     def start(self, generator: torch.Generator) -> None:
         """Begin all episodes, at clocks spread over their length."""
         self.observation = self.environment.reset(generator, spread=True)
+        check_observation(self.environment, self.observation)
         self._running = self._running.to(self.observation.device)
         self._finished = self._finished.to(self.observation.device)
 
     def collect(self, policy: Actor, steps: int, generator: torch.Generator) -> Trajectories:
-        """Act for ``steps`` steps in every environment."""
+        """Act for ``steps`` steps in every environment.
+
+        Raises:
+            UserError: observations or rewards that are not finite or not of the promised shape.
+        """
         if self.observation is None:
             self.start(generator)
         assert self.observation is not None
@@ -77,6 +83,7 @@ class Collector:
         for _ in range(steps):
             action, record = policy.act(self.observation, generator)
             step = self.environment.step(action, generator)
+            check_step(self.environment, step)
             seen.append(
                 (self.observation, action, step.reward, step.terminated, step.truncated, step.final_observation)
             )
