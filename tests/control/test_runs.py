@@ -187,6 +187,19 @@ def test_drift_measures_every_checkpoint_again(tmp_path: Path, capsys: pytest.Ca
     assert "give the folder of a run" in capsys.readouterr().err
 
 
+def test_eval_acts_whole_episodes_of_the_last_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.create(tmp_path, tiny())
+    runs.train(tmp_path, Silent())
+    assert main(["eval", str(tmp_path), "--json"]) == 0
+    found, last = json.loads(capsys.readouterr().out), runs.read_metrics(tmp_path)[-1]
+    for key in ("reward_sampled", "reward_greedy", "length_greedy", "gap"):
+        assert found[key] == pytest.approx(last[key])
+    assert main(["eval", str(tmp_path), "--problems", "2", "--seed", "1"]) == 0
+    assert "2 episodes of track" in capsys.readouterr().out
+    assert main(["eval", str(tmp_path), "--lengths", "4"]) == 2
+    assert "evaluated on its own task" in capsys.readouterr().err
+
+
 class Broken:
     """An environment whose third reward is not a number."""
 

@@ -9,20 +9,23 @@ from pathlib import Path
 from dipod import runs
 from dipod.checkpoints import load_checkpoint
 from dipod.config import RunConfig
+from dipod.control.build import build_control_trainer
+from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.evaluation import evaluate
 from dipod.parallel import start
 from dipod.policies.transformer import CONFIG_FILE
 from dipod.protocol import protocol_line
-from dipod.recipes import build_policy, build_task, language, load, overlay
+from dipod.recipes import build_policy, build_task, control, language, load, overlay
 from dipod.tasks.text.rows import TASKS
 
 NAME = "eval"
-HELP = "solved problems and gap of a run or a model, on held-out problems or a file"
+HELP = "solved problems (or returns) and gap of a run or a model, held out or from a file"
 DESCRIPTION = """Evaluate the last checkpoint of a run, or a saved model, by sampling and by greedy decoding.
 
   dipod eval runs/fpo
   dipod eval runs/fpo --task.test_csv puzzles.csv
+  dipod eval runs/track-fpopp+initial-seed0 --problems 256          (episodes, sampled and with zero noise)
   dipod eval runs/fpo/base --task sudoku --task.blanks 10 --problems 1000
   dipod eval GSAI-ML/LLaDA-8B-Instruct --task gsm8k --parser d1 --lengths 128,256,512
 
@@ -35,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command; other flags are settings."""
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model's folder, or a name on the hub")
     parser.add_argument("--task", metavar="T", help="a recipe (small models) or gsm8k, math, countdown, sudoku")
-    parser.add_argument("--problems", type=int, metavar="N", help="how many problems, unless a file gives them")
+    parser.add_argument(
+        "--problems", type=int, metavar="N", help="how many problems (episodes, for control), unless a file gives them"
+    )
     parser.add_argument(
         "--lengths", metavar="L,L,...", help="answers of these lengths, one after the other, two tokens a step"
     )
@@ -47,11 +52,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, evaluate, print."""
     settings = dict(arguments.settings)
+    folder = Path(arguments.model)
+    if (folder / runs.CONFIG).is_file() and isinstance(runs.read_config(folder), ControlConfig):
+        _evaluate_control(arguments, folder, settings)
+        return
     if arguments.problems is not None:
         settings["trainer.evaluate_problems"] = str(arguments.problems)
     for length in (arguments.lengths or "").split(","):
         chosen = {**settings, **_of_length(length)} if length else settings
         _evaluate(arguments, chosen)
+
+
+def _evaluate_control(arguments: argparse.Namespace, folder: Path, settings: dict[str, str]) -> None:
+    """Whole episodes of a control run's last checkpoint, with sampled and with zero-noise actions."""
+    given = {name for name in ("task", "lengths") if getattr(arguments, name)}
+    require(not given, f"--{next(iter(given), '')}", str(folder), "a control run is evaluated on its own task")
+    if arguments.problems is not None:
+        settings["trainer.evaluate_episodes"] = str(arguments.problems)
+    config, checkpoint = control(overlay(runs.read_config(folder), settings)), runs.last_checkpoint(folder)
+    episodes = config.trainer.evaluate_episodes
+    require(episodes > 0, "problems", episodes, "give at least 1 episode")
+    trainer = build_control_trainer(config, start())
+    runs.restore(checkpoint, trainer)
+    metrics = trainer.evaluate(arguments.seed)
+    result = {"model": str(checkpoint), "episodes": episodes, **metrics}
+    if arguments.out is not None:
+        with arguments.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    print(f"{checkpoint}: {episodes} episodes of {config.task.name}")
+    for how in ("sampled", "greedy"):
+        label = "sampled" if how == "sampled" else "zero noise"
+        print(f"{label:<11} return {metrics[f'reward_{how}']:9.4f}   length {metrics[f'length_{how}']:7.1f}")
+    if "gap" in metrics:
+        print(f"{'gap':<11} {metrics['gap']:.4f} nats (exact)   ELBO {metrics['elbo']:.3f} nats")
 
 
 def _of_length(text: str) -> dict[str, str]:

@@ -111,15 +111,15 @@ class ControlTrainer:
             "distillation_seconds": time.perf_counter() - started,
         }
 
-    def evaluate(self) -> Metrics:
-        """Returns of whole episodes and the gap on states of the training environments."""
+    def evaluate(self, seed: int = 0) -> Metrics:
+        """Returns of whole episodes and the gap on states of the training environments, with the noise of ``seed``."""
         self.state.evaluated = self.state.step
         found: Metrics = {}
         if self.config.evaluate_episodes:
-            found |= evaluate(self.policy, self.held_out)
+            found |= evaluate(self.policy, self.held_out, seed)
         if self.config.gap_actions and self.collector.observation is not None:
             observation = self.collector.observation[: self.config.gap_actions]
-            found |= measure_gap(self.policy, observation, self.settings.objective.cutoff)
+            found |= measure_gap(self.policy, observation, self.settings.objective.cutoff, seed)
             gap = found.get("gap")
             self.state.gap = None if gap is None else float(gap)
         return found
