@@ -112,3 +112,13 @@ def test_sampler(tmp_path: Path) -> None:
     found = result(tmp_path, "sampler.py", *flags)
     assert [row["temperature"] for row in found["results"]] == [0.0, 0.9]
     assert found["results"][0]["identical"]
+
+
+def test_flow(tmp_path: Path) -> None:
+    found = result(tmp_path, "flow.py", "--size", "tiny", "--threads", "1", "--repeats", "1")
+    assert max(found["largest_difference"].values()) < 1e-5
+    (row,) = found["results"]
+    parts = {"rollout", "update", "iteration", "distillation", "distillation_as_released"}
+    assert row["threads"] == 1
+    assert row["seconds"].keys() == {"plain", "ours"}
+    assert row["ratio"].keys() == parts | {f"{part}_cpu" for part in parts}

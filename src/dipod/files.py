@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dipod.errors import UserError
@@ -17,6 +19,19 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
     os.chmod(aside, 0o644)
     os.replace(aside, path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path aside, of the same ending, that takes the place of ``path`` if nothing is raised inside."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -114,8 +114,8 @@ def test_the_learning_rate_is_steered_by_how_far_the_policy_moves() -> None:
     start = mine.learning_rate
     mine._steer(3e-4)
     assert mine.learning_rate == pytest.approx(start / 1.5)
-    mine._steer(0.0)
-    mine._steer(1e-4)
+    for change in (0.0, 1e-13, 1e-4):
+        mine._steer(change)
     assert mine.learning_rate == pytest.approx(start / 1.5)
     mine._steer(1e-5)
     assert mine.learning_rate == pytest.approx(start)

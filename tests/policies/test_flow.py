@@ -14,7 +14,7 @@ from dipod.likelihood.flow import TimesConfig
 from dipod.noise import keyed_generator
 from dipod.policies.flow import ChainPolicy, FlowPolicy, FlowSettings, make_flow
 from dipod.policies.gaussian import GaussianPolicy
-from dipod.policies.mlp import parse_widths
+from dipod.policies.mlp import ACTIVATIONS, parse_widths
 from dipod.policies.normaliser import EPSILON, Normaliser
 from dipod.policies.velocity import VelocityNetwork
 
@@ -45,6 +45,18 @@ def test_what_is_shared_changes_no_number() -> None:
     rows = OBSERVATION[:, None].expand(6, 4, 5).reshape(24, 5)
     expected = plain(network, rows, x.reshape(24, 3), t.reshape(24)).reshape(6, 4, 3)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("act", ["elu", "silu", "relu", "tanh"])
+def test_activations_that_overwrite_their_argument_have_the_gradient_of_those_that_do_not(act: str) -> None:
+    network = make_flow(5, 3, (16, 16), FlowSettings(), keyed_generator(1), act=act).network
+    x, t = torch.randn(6, 4, 3, generator=keyed_generator(2)), torch.rand(6, 4, generator=keyed_generator(3))
+    found = torch.autograd.grad(network(network.encode(OBSERVATION), x, t).square().mean(), list(network.parameters()))
+    hidden = torch.cat([OBSERVATION[:, None].expand(-1, 4, -1), network.embed(t), x], -1)
+    for layer in network.layers[:-1]:
+        hidden = ACTIVATIONS[act](layer(hidden))
+    expected = torch.autograd.grad(network.layers[-1](hidden).square().mean(), list(network.parameters()))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_the_table_of_times_samples_what_the_plain_sampler_does() -> None:

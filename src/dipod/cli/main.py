@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dipod import __version__
-from dipod.cli import compare, drift, evaluate, merge, recipes, report, score, train, two_token
+from dipod.cli import compare, drift, evaluate, merge, motion, play, recipes, report, score, train, two_token
 from dipod.errors import UserError
 from dipod.parallel import leave
 from dipod.runs import Interrupted
 
 WIDTH = 110
 
-COMMANDS = (train, compare, evaluate, drift, score, report, merge, recipes, two_token)
+COMMANDS = (train, compare, evaluate, drift, score, report, play, merge, motion, recipes, two_token)
 TAKE_SETTINGS = (train.NAME, compare.NAME, evaluate.NAME)
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 

@@ -17,8 +17,11 @@ from dipod.likelihood.flow import FlowEvidence
 from dipod.objectives.entropy import nearest_neighbour_entropy
 from dipod.objectives.returns import generalised_advantages, standardise
 
-ROWS_PER_PASS = 8192
-"""Actions of a pass without gradients."""
+ROWS_PER_PASS = {"cpu": 512}
+OTHER_ROWS_PER_PASS = 8192
+"""Actions of a pass without gradients: on a CPU, as many as stay in its caches."""
+ROUNDING = 1e-10
+"""Mean squared changes of the predicted noise below it are no change: numbers of unit size rounded otherwise."""
 Metrics = dict[str, float | int | str]
 
 
@@ -126,8 +129,9 @@ class Learner:
     def _before(self, observation: Tensor, action: Tensor, record: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """The proxy under the parameters that acted, and the predicted noise if the learning rate is steered by it."""
         old, noise = [], []
-        for start in range(0, len(action), ROWS_PER_PASS):
-            rows = slice(start, start + ROWS_PER_PASS)
+        count = ROWS_PER_PASS.get(action.device.type, OTHER_ROWS_PER_PASS)
+        for start in range(0, len(action), count):
+            rows = slice(start, start + count)
             evidence = self.policy.evidence(observation[rows], action[rows], tuple(part[rows] for part in record))
             old.append(self.algorithm.proxy(evidence))
             if self.config.target_change and isinstance(evidence, FlowEvidence):
@@ -137,6 +141,12 @@ class Learner:
     def update(self, trajectories: Trajectories, beta: float, generator: torch.Generator) -> Metrics:
         """All gradient steps of an iteration; the normaliser takes its observations in at the end."""
         batch = self.prepare(trajectories)
+        metrics = self.descend(batch, beta, generator)
+        self.policy.normaliser.update(batch.observation)
+        return metrics
+
+    def descend(self, batch: Transitions, beta: float, generator: torch.Generator) -> Metrics:
+        """All gradient steps on a batch; what they measured, as means, and β and η."""
         totals: dict[str, float] = {}
         steps = 0
         for rows in self._mini_batches(len(batch), generator):
@@ -144,7 +154,6 @@ class Learner:
             steps += 1
             for name, value in found.items():
                 totals[name] = totals.get(name, 0.0) + value
-        self.policy.normaliser.update(batch.observation)
         metrics: Metrics = {name: value / steps for name, value in totals.items()}
         return {**metrics, "beta": beta, "learning_rate": self.learning_rate}
 
@@ -176,9 +185,11 @@ class Learner:
         value_loss = self._value_loss(batch)
         loss = trainer.value_weight * value_loss - gain
         if batch.change is not None and isinstance(evidence, FlowEvidence):
-            self._steer(float((evidence.predicted_noise().detach() - batch.change).square().mean()))
+            change = float((evidence.predicted_noise().detach() - batch.change).square().mean())
+            self._steer(self.over_processes(change))
         self.optimiser.zero_grad()
         loss.backward()
+        self.share_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
@@ -192,6 +203,13 @@ class Learner:
         if isinstance(evidence, FlowEvidence):
             found["cfm_loss"] = float(evidence.loss("mean").mean().detach())
         return found
+
+    def share_gradients(self) -> None:
+        """Where several processes update one policy: make gradients their mean."""
+
+    def over_processes(self, value: float) -> float:
+        """The mean of a number over the processes; here there is one."""
+        return value
 
     def _bound(self, evidence: Any) -> Tensor:
         """What β multiplies, [B]."""
@@ -216,7 +234,7 @@ class Learner:
         config = self.config
         if change > 2 * config.target_change:
             self.learning_rate = max(config.least, self.learning_rate / 1.5)
-        elif 0 < change < config.target_change / 2:
+        elif ROUNDING < change < config.target_change / 2:
             self.learning_rate = min(config.most, self.learning_rate * 1.5)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate

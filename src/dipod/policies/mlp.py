@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,6 +13,13 @@ from torch import Tensor, nn
 from dipod.errors import UserError, require
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "silu": F.silu, "relu": F.relu, "tanh": torch.tanh}
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "elu": F.elu_,
+    "silu": partial(F.silu, inplace=True),
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+}
 
 
 def parse_widths(text: str, field: str) -> tuple[int, ...]:
@@ -34,6 +42,16 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     """
     require(name in ACTIVATIONS, "activation", name, f"choose one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def in_place_activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The same, written over its argument: no memory of its own, and a gradient from the result where that is enough.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    activation(name)
+    return IN_PLACE[name]
 
 
 def linear_layers(sizes: Sequence[int], generator: torch.Generator | None = None) -> nn.ModuleList:

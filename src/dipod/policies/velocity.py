@@ -8,13 +8,17 @@ sampling steps, the time's part for all observations. The numbers are those of o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipod.errors import require
-from dipod.policies.mlp import activation, linear_layers
+from dipod.policies.mlp import in_place_activation, linear_layers
+
+LANES = 16
+"""Numbers in a vector of the widest processors."""
 
 
 class VelocityNetwork(nn.Module):
@@ -23,6 +27,8 @@ class VelocityNetwork(nn.Module):
     Attributes:
         observation_size: numbers in an observation.
         action_size: d.
+        hidden: widths of the hidden layers.
+        activation_name: between the layers.
         time_features: size of the time embedding, even.
         output_scale: the output is multiplied by it.
     """
@@ -44,19 +50,21 @@ class VelocityNetwork(nn.Module):
         even = time_features >= 2 and time_features % 2 == 0
         require(even, "policy.time_features", time_features, "give an even number of at least 2")
         self.observation_size, self.action_size, self.output_scale = observation_size, action_size, output_scale
-        self.activation = activation(act)
+        self.hidden, self.time_features = tuple(hidden), time_features
+        self.activation_name, self.activation = act, in_place_activation(act)
         self.layers = linear_layers([observation_size + time_features + action_size, *hidden, action_size], generator)
         self.register_buffer("frequencies", 2.0 ** torch.arange(time_features // 2), persistent=False)
 
     @property
-    def _first(self) -> nn.Linear:
+    def first(self) -> nn.Linear:
+        """The layer whose columns are observation, time and noised action."""
         layer = self.layers[0]
         assert isinstance(layer, nn.Linear)
         return layer
 
     def encode(self, observation: Tensor) -> Tensor:
         """The observation's part of the first layer, bias included: [B, o] to [B, H]."""
-        return F.linear(observation, self._first.weight[:, : self.observation_size], self._first.bias)
+        return F.linear(observation, self.first.weight[:, : self.observation_size], self.first.bias)
 
     def embed(self, t: Tensor) -> Tensor:
         """[..., features] of times [...]."""
@@ -65,24 +73,41 @@ class VelocityNetwork(nn.Module):
 
     def forward(self, encoded: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """[B, S, d] of encoded observations [B, H], noised actions [B, S, d] and times [B, S]."""
-        rest = self._first.weight[:, self.observation_size :]
-        return self._after_first(encoded[:, None] + F.linear(torch.cat([self.embed(t), x], -1), rest))
+        rows, samples = t.shape
+        features = torch.cat([self.embed(t), x], -1).flatten(0, 1)
+        rest = self.first.weight[:, self.observation_size :].t()
+        hidden = torch.addmm(encoded.repeat_interleave(samples, 0), features, rest)
+        return self._after_first(hidden).view(rows, samples, self.action_size)
 
     def _after_first(self, hidden: Tensor) -> Tensor:
+        """The output [R, d] of what goes into the first activation, [R, H], which is overwritten."""
         hidden = self.activation(hidden)
         for layer in self.layers[1:-1]:
             hidden = self.activation(layer(hidden))
         out: Tensor = self.layers[-1](hidden)
         return out if self.output_scale == 1 else out * self.output_scale
 
+    def time_table(self, steps: int, dtype: torch.dtype) -> Tensor:
+        """The time's part of the first layer at the Euler sampler's times 1, 1 - 1/K, ..., 1/K: [K, H]."""
+        weight = self.first.weight[:, self.observation_size : -self.action_size]
+        grid = torch.linspace(1, 0, steps + 1, dtype=dtype, device=weight.device)[:-1]
+        return F.linear(self.embed(grid), weight)
+
     @torch.no_grad()
     def sample(self, observation: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """The Euler sampler (`dipod.likelihood.flow_exact.sample`) with the times' part from a table: [B, d]."""
-        by_action = self._first.weight[:, -self.action_size :].t()
-        by_time = self._first.weight[:, self.observation_size : -self.action_size]
-        grid = torch.linspace(1, 0, steps + 1, dtype=noise.dtype, device=noise.device)[:-1]
-        table = F.linear(self.embed(grid), by_time)
-        encoded, x = self.encode(observation), noise
-        for row in table:
-            x = x - self._after_first(torch.addmm(encoded + row, x, by_action)) / steps
-        return x
+        """The Euler sampler (`dipod.likelihood.flow_exact.sample`) with the times' part from a table: [B, d].
+
+        Actions are padded to whole vectors, which products are fast with; the padding stays zero.
+        """
+        width, step = self.action_size, self.output_scale / steps
+        spare = (0, -width % LANES)
+        by_action = F.pad(self.first.weight[:, -width:], spare).t().contiguous()
+        *middle, last = [(layer.bias, layer.weight.t()) for layer in cast(list[nn.Linear], list(self.layers)[1:])]
+        shift, out = F.pad(last[0], spare), F.pad(last[1], spare)
+        encoded, x = self.encode(observation), F.pad(noise, spare)
+        for row in self.time_table(steps, noise.dtype):
+            hidden = self.activation(torch.addmm(encoded + row, x, by_action))
+            for bias, weight in middle:
+                hidden = self.activation(torch.addmm(bias, hidden, weight))
+            x = x.sub(torch.addmm(shift, hidden, out), alpha=step)
+        return x[:, :width]

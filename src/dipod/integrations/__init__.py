@@ -1,0 +1,1 @@
+"""The library's policies and algorithms inside other people's training loops."""
