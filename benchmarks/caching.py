@@ -259,7 +259,8 @@ def main() -> None:
     results = [{"way": way, "samples": k, **gathered(rows)} for (way, k), rows in found.items()]
     base = next(row for row in results if row["samples"] == first)
     for row in results:
-        row["ratio"] = {key: row[key]["median"] / base[key]["median"] for key in MEASURES if key in row}
+        seen = [key for key in MEASURES if key in row and base[key]["median"] > 0]  # a small peak can go unseen
+        row["ratio"] = {key: row[key]["median"] / base[key]["median"] for key in seen}
     report |= {"size": asdict(size), "algorithm": "fpo+dipod", "beta": BETA, "measures": MEASURES}
     report |= {"gradient_mb": size.gradient_mb, "results": results, "gradients": exact}
     path = options.out or RESULTS / f"caching-{options.device}.json"
