@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -57,8 +58,14 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 
 def entry() -> NoReturn:
-    """The program ``dipod``: one command, then its exit status."""
-    leave(main())
+    """The program ``dipod``: one command, then its exit status; a reader that has seen enough is no error."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    leave(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
