@@ -16,7 +16,7 @@ from dipod import runs
 from dipod.checkpoints import latest_checkpoint
 from dipod.config import RunConfig
 from dipod.errors import UserError
-from dipod.evaluation import Metrics
+from dipod.loop import Metrics
 from dipod.parallel import Processes, start
 from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay
 from dipod.runs import Interrupted, Silent

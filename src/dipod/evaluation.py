@@ -11,6 +11,7 @@ from torch import Tensor
 from dipod.config import TrainerConfig
 from dipod.drift import measure_gap
 from dipod.errors import require
+from dipod.loop import Metrics
 from dipod.noise import Noise
 from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
@@ -18,7 +19,6 @@ from dipod.policies.sampling import SamplerConfig
 from dipod.policies.tokens import Tokens
 from dipod.tasks import Problems, Task
 
-Metrics = dict[str, float | int | str]
 ROWS_PER_PASS = 4096
 
 

@@ -20,8 +20,8 @@ from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.control.trainer import ControlTrainer
 from dipod.errors import UserError
-from dipod.evaluation import Metrics
 from dipod.files import make_folder, write_json, write_text
+from dipod.loop import Metrics
 from dipod.parallel import Processes, start
 from dipod.policies.masked import MaskedPolicy
 from dipod.recipes import (

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from dipod.algorithms import Algorithm
 from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
 from dipod.drift import gradient_cosine
-from dipod.evaluation import Metrics, evaluate
+from dipod.evaluation import evaluate
 from dipod.likelihood.corruption import CorruptionConfig
 from dipod.likelihood.evidence import Score
+from dipod.loop import Loop, Metrics, TrainState
 from dipod.noise import Noise, derive
 from dipod.objectives.baselines import scale_by_std
 from dipod.parallel import Processes, start
@@ -36,25 +37,6 @@ from dipod.rollouts import Rollouts
 from dipod.tasks import Task
 from dipod.tightening import Distillation, Tightening, distil
 from dipod.update import Reference, Updater, estimator_corruption
-
-
-@dataclass
-class TrainState:
-    """Everything that a resumed run needs besides parameters and optimisers; the only mutable thing in the loop.
-
-    All noise is keyed by the seed and the step, so there is no generator to keep.
-
-    Attributes:
-        step: updates done (batches of rollouts, not gradient steps).
-        beta: β of the last update; None before the first.
-        gap: the last gap measured, in nats; None before that.
-        evaluated: the last step whose policy was evaluated; -1 before the first.
-    """
-
-    step: int = 0
-    beta: float | None = None
-    gap: float | None = None
-    evaluated: int = -1
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ def frozen(policy: MaskedPolicy) -> Reference:
     return lambda: nullcontext(copy)
 
 
-class Trainer:
+class Trainer(Loop[TrainerConfig]):
     """The loop. Everything it needs is passed in as a value; `state` is what a checkpoint holds."""
 
     def __init__(
@@ -148,22 +130,6 @@ class Trainer:
             corruption=estimator_corruption(algorithm.corruption, self.settings.corruption),
             normaliser=algorithm.normaliser if normaliser == "own" else normaliser,
         )
-
-    def run(self) -> Iterator[Metrics]:
-        """Train from the current state to the last step, yielding one object of metrics a step (step 0: the base)."""
-        if self.state.evaluated < 0:
-            yield {"step": 0, **self.evaluate()}
-        while self.state.step < self.config.steps:
-            started = time.perf_counter()
-            metrics = self.train_step()
-            self.state.step += 1
-            if self.due(self.config.evaluate_every, self.state.step):
-                metrics |= self.evaluate()
-            yield {"step": self.state.step, **metrics, "seconds": time.perf_counter() - started}
-
-    def due(self, every: int, step: int) -> bool:
-        """Whether something done every so many steps (0: only at the end) falls on ``step``."""
-        return step == self.config.steps or (every > 0 and step % every == 0)
 
     def train_step(self) -> Metrics:
         """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""

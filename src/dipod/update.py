@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dipod.algorithms import Algorithm, Batch
 from dipod.errors import UserError, require
-from dipod.evaluation import Metrics
 from dipod.likelihood.caching import backward_in_parts
 from dipod.likelihood.corruption import CorruptionConfig, InnerStep, bounds, draw
 from dipod.likelihood.evidence import Corruption, MaskedEvidence
+from dipod.loop import Metrics
 from dipod.noise import Noise, derive
 from dipod.objectives.surrogates import clip_fractions
 from dipod.parallel import Processes

@@ -12,7 +12,7 @@ from dipod import runs
 from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
-from dipod.evaluation import Metrics
+from dipod.loop import Metrics
 from dipod.parallel import start
 from dipod.recipes import AnyConfig, build_policy, build_task, build_trainer
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dipod.evaluation import Metrics
+from dipod.loop import Metrics
 
 
 class Display:

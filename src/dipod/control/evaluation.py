@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipod.control.update import Metrics
 from dipod.likelihood.flow import FlowNoise, TimesConfig, draw_noise, flow_evidence
 from dipod.likelihood.flow_exact import euler_log_prob
+from dipod.loop import Metrics
 from dipod.noise import keyed_generator
 from dipod.policies.flow import ChainPolicy, FlowPolicy
 from dipod.policies.gaussian import GaussianPolicy

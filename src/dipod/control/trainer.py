@@ -1,6 +1,6 @@
 """Policy-gradient training of control policies in one short loop: Algorithms 1 to 3 of the paper.
 
-Each step of `ControlTrainer.run`:
+Each step of the loop:
 
 1. where a stage is due, self-distillation (Algorithm 3: before the first iteration; Algorithm 1: every n);
 2. T steps in every environment with π_θ, and advantages from a critic;
@@ -10,7 +10,7 @@ Each step of `ControlTrainer.run`:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,12 @@ from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig, S
 from dipod.control.distillation import self_distil
 from dipod.control.evaluation import evaluate, measure_gap
 from dipod.control.rollouts import Collector
-from dipod.control.update import Learner, Metrics
+from dipod.control.update import Learner
+from dipod.loop import Loop, Metrics, TrainState
 from dipod.noise import derive, keyed_generator
 from dipod.parallel import Processes
 from dipod.tasks.control.protocol import Environment
 from dipod.tightening import Tightening
-from dipod.trainer import TrainState
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ControlSettings:
     optimiser: ControlOptimiserConfig
 
 
-class ControlTrainer:
+class ControlTrainer(Loop[ControlTrainerConfig]):
     """The loop; `state`, networks, optimiser and `tensors` are what a checkpoint holds."""
 
     def __init__(
@@ -63,23 +63,6 @@ class ControlTrainer:
         self.collector = Collector(environment)
         self.state = TrainState()
         self.shown: list[dict[str, Any]] = []
-
-    def run(self) -> Iterator[Metrics]:
-        """Train from the current state to the last step, yielding one object of metrics a step (step 0: untrained)."""
-        if self.state.evaluated < 0:
-            self._warm_up()
-            yield {"step": 0, **self.evaluate()}
-        while self.state.step < self.config.steps:
-            started = time.perf_counter()
-            metrics = self.train_step()
-            self.state.step += 1
-            if self.due(self.config.evaluate_every, self.state.step):
-                metrics |= self.evaluate()
-            yield {"step": self.state.step, **metrics, "seconds": time.perf_counter() - started}
-
-    def due(self, every: int, step: int) -> bool:
-        """Whether something done every so many steps (0: only at the end) falls on ``step``."""
-        return step == self.config.steps or (every > 0 and step % every == 0)
 
     def train_step(self) -> Metrics:
         """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""
@@ -124,7 +107,7 @@ class ControlTrainer:
             self.state.gap = None if gap is None else float(gap)
         return found
 
-    def _warm_up(self) -> None:
+    def begin(self) -> None:
         """Let the untrained policy act for the normaliser's sake, whatever the algorithm."""
         generator = self._generator("warm-up")
         self.collector.start(generator)

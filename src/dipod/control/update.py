@@ -14,6 +14,7 @@ from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig
 from dipod.control.rollouts import Trajectories
 from dipod.errors import UserError
 from dipod.likelihood.flow import FlowEvidence
+from dipod.loop import Metrics
 from dipod.objectives.entropy import nearest_neighbour_entropy
 from dipod.objectives.returns import generalised_advantages, standardise
 
@@ -22,7 +23,6 @@ OTHER_ROWS_PER_PASS = 8192
 """Actions of a pass without gradients: on a CPU, as many as stay in its caches."""
 ROUNDING = 1e-10
 """Mean squared changes of the predicted noise below it are no change: numbers of unit size rounded otherwise."""
-Metrics = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from torch import Tensor
 from dipod.control.config import SelfDistillationConfig
 from dipod.control.distillation import self_distil
 from dipod.control.rollouts import Collector
-from dipod.control.update import Metrics, Transitions
+from dipod.control.update import Transitions
 from dipod.errors import require
 from dipod.integrations.rsl_rl.actor import FlowActor
 from dipod.integrations.rsl_rl.config import FlowAlgorithmConfig, read
 from dipod.integrations.rsl_rl.environment import RunnerEnvironment, refuse_unfinite
 from dipod.integrations.rsl_rl.processes import ProcessLearner, World
+from dipod.loop import Metrics
 from dipod.noise import derive, keyed_generator
 from dipod.objectives.returns import generalised_advantages
 from dipod.policies.normaliser import Normaliser

@@ -1,0 +1,84 @@
+"""What every training loop of this library shares: its state, its steps, and when something is due."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+Metrics = dict[str, float | int | str]
+"""One line of ``metrics.jsonl``."""
+
+
+@dataclass
+class TrainState:
+    """Everything that a resumed run needs besides parameters and optimisers; the only mutable thing in the loop.
+
+    All noise is keyed by the seed and the step, so there is no generator to keep.
+
+    Attributes:
+        step: updates done (batches of rollouts, not gradient steps).
+        beta: β of the last update; None before the first.
+        gap: the last gap measured, in nats; None before that.
+        evaluated: the last step whose policy was evaluated; -1 before the first.
+    """
+
+    step: int = 0
+    beta: float | None = None
+    gap: float | None = None
+    evaluated: int = -1
+
+
+class LoopConfig(Protocol):
+    """What a loop reads of a trainer's settings."""
+
+    @property
+    def steps(self) -> int:
+        """Updates of the whole run."""
+        ...
+
+    @property
+    def evaluate_every(self) -> int:
+        """Updates between two evaluations; 0 for the ends only."""
+        ...
+
+
+Config = TypeVar("Config", bound=LoopConfig)
+
+
+class Loop(ABC, Generic[Config]):
+    """Training from wherever the state stands to the last step."""
+
+    config: Config
+    state: TrainState
+
+    @abstractmethod
+    def train_step(self) -> Metrics:
+        """One update on fresh rollouts."""
+
+    @abstractmethod
+    def evaluate(self) -> Metrics:
+        """Measure the policy as it is."""
+
+    def begin(self) -> None:
+        """What comes before the first evaluation of a new run: nothing."""
+        return
+
+    def run(self) -> Iterator[Metrics]:
+        """Train from the current state to the last step, yielding one object of metrics a step (step 0: untrained)."""
+        if self.state.evaluated < 0:
+            self.begin()
+            yield {"step": 0, **self.evaluate()}
+        while self.state.step < self.config.steps:
+            started = time.perf_counter()
+            metrics = self.train_step()
+            self.state.step += 1
+            if self.due(self.config.evaluate_every, self.state.step):
+                metrics |= self.evaluate()
+            yield {"step": self.state.step, **metrics, "seconds": time.perf_counter() - started}
+
+    def due(self, every: int, step: int) -> bool:
+        """Whether something done every so many steps (0: only at the end) falls on ``step``."""
+        return step == self.config.steps or (every > 0 and step % every == 0)
