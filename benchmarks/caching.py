@@ -156,8 +156,9 @@ def build(size: Size, way: str, samples: int, rate: float, device: str) -> Setti
     ids = torch.randint(mask, (batch, size.prompt + size.length), generator=seeded).to(device)
     action = Tokens.full(ids[:, size.prompt :])
     advantage = torch.linspace(-1, 1, batch, dtype=dtype, device=device)
+    order = torch.arange(size.length).expand(batch, -1)
     rollouts = Rollouts(
-        Tokens.full(ids[:, : size.prompt]), action, action.valid, advantage, advantage, torch.arange(batch)
+        Tokens.full(ids[:, : size.prompt]), action, action.valid, advantage, advantage, torch.arange(batch), order
     )
     algorithm = replace(ALGORITHMS["fpo"], corruption=CorruptionConfig("independent", samples))
     settings = Settings(

@@ -18,9 +18,11 @@ import torch
 from common import RESULTS, provenance
 from matplotlib.figure import Figure
 
-from dipod.control.distillation import distillation_loss
+from dipod.control.config import SelfDistillationConfig
+from dipod.control.distillation import distillation_losses, distillation_times
 from dipod.control.evaluation import measure_gap
 from dipod.files import make_folder, write_json
+from dipod.likelihood.flow import draw_noise
 from dipod.noise import keyed_generator
 from dipod.policies.flow import FlowPolicy, FlowSettings, TimesConfig, make_flow
 from dipod.report.figures import dress
@@ -50,13 +52,15 @@ def study(loss: Any, seed: int, steps: int, every: int, actions: int) -> list[di
     """One policy distilled on its own fresh actions."""
     policy, teacher = random_policy(seed), random_policy(seed)
     optimiser = torch.optim.AdamW(policy.network.parameters(), lr=RATE, weight_decay=1e-4)
+    times = distillation_times(SelfDistillationConfig(samples=SAMPLES, loss=loss), policy.settings.times, CUTOFF)
     rows = [{"step": 0, **measured(policy, seed, actions)}]
     for step in range(1, steps + 1):
         generator = keyed_generator(seed, "step", step)
         observation = torch.randn(BATCH, OBSERVATIONS, generator=generator)
         action, _ = teacher.act(observation, generator)
         optimiser.zero_grad()
-        distillation_loss(policy, observation, action, SAMPLES, loss, CUTOFF, generator).backward()
+        noise = draw_noise(BATCH, policy.action_size, times, generator)
+        distillation_losses(policy, observation, action, noise, loss, CUTOFF).mean().backward()
         torch.nn.utils.clip_grad_norm_(policy.network.parameters(), 1.0)
         optimiser.step()
         if step % every == 0:

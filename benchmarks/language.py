@@ -143,7 +143,8 @@ def train(bench: Bench, step: Step) -> dict[str, Any]:
     advantage = torch.linspace(-1, 1, rows, device=bench.device)
     ids = bench.tokens(rows, size.prompt + size.length)
     prompt, action = Tokens.full(ids[:, : size.prompt]), Tokens.full(ids[:, size.prompt :])
-    rollouts = Rollouts(prompt, action, action.valid, advantage, advantage, torch.arange(rows))
+    order = torch.arange(size.length, device=bench.device).expand(rows, -1)
+    rollouts = Rollouts(prompt, action, action.valid, advantage, advantage, torch.arange(rows), order)
     times: list[float] = []
     peak: float | None = None
     for index in range(1 + size.repeats):

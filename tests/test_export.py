@@ -20,7 +20,7 @@ from dipod.policies.lora import load_adapter
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.pretrained import load_pretrained
 from dipod.policies.tokenizers import ByteTokenizer, load_tokenizer
-from dipod.recipes import build_policy, build_task, language, load, overlay
+from dipod.recipes import build_policy, build_task, language, load, overlay, to_yaml
 from dipod.runs import Silent
 from tests.checkpoints import write_tiny_dream, write_tiny_llada
 from tests.test_trainer import tiny
@@ -180,11 +180,8 @@ def test_metrics_after_the_checkpoint_are_left_out(llada: Path, tmp_path: Path) 
 def with_settings(run: Path, copy: Path, **changes: object) -> Path:
     """A copy of a run whose config.yaml was edited."""
     shutil.copytree(run, copy)
-    (copy / runs.CONFIG).unlink()
-    shutil.move(copy / runs.CHECKPOINTS, copy.with_name("kept"))
     config = overlay(runs.read_config(run), {key.replace("__", "."): value for key, value in changes.items()})
-    runs.create(copy, config)
-    shutil.move(copy.with_name("kept"), copy / runs.CHECKPOINTS)
+    (copy / runs.CONFIG).write_text(to_yaml(config))
     return copy
 
 

@@ -19,6 +19,7 @@ def hash_with(**changes: object) -> str:
     [
         ("task__rewards", "released"),
         ("task__parser", "d1"),
+        ("task__overlong", "drop"),
         ("task__test_source", "mine.jsonl"),
         ("sampler__temperature", 0.5),
         ("trainer__evaluate_problems", 7),
@@ -29,7 +30,13 @@ def test_settings_that_an_evaluation_depends_on_change_the_hash(field: str, valu
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("task__train_source", "mine.jsonl"), ("sampler__max_rows", 4), ("trainer__prompts", 7)]
+    ("field", "value"),
+    [
+        ("task__train_source", "mine.jsonl"),
+        ("task__held_back", 7),
+        ("sampler__max_rows", 4),
+        ("trainer__prompts", 7),
+    ],
 )
 def test_settings_of_training_and_memory_do_not(field: str, value: object) -> None:
     assert hash_with(**{field: value}) == hash_with()

@@ -72,7 +72,9 @@ class StopAfter:
 
 
 def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.startswith(("seconds", "monitor_share"))} for row in rows
+    ]
 
 
 def final_files(folder: Path) -> Mapping[str, bytes]:

@@ -16,14 +16,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dipod.errors import UserError, require
+from dipod.errors import UserError
 from dipod.files import write_json
+from dipod.policies.hf_masked import HFMasked
 from dipod.policies.hub import load_weights, save_weights
 from dipod.policies.lora import ADAPTER_WEIGHTS, has_adapters, save_adapter
 from dipod.policies.pretrained import SHARD_BYTES, save_pretrained
 
 STATE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
+ENGINE = "engine"
+"""The folder of DeepSpeed's own files in a checkpoint."""
+ENGINE_PARTS = "*_optim_states.pt"
+"""Of these it holds one for each process."""
 
 
 def save_checkpoint(
@@ -69,8 +74,10 @@ def load_checkpoint(
     """Put the state of `save_checkpoint` back into the given objects; returns its scalars.
 
     Raises:
-        UserError: a file that is missing, damaged, or does not fit.
+        UserError: a file that is missing, damaged, or does not fit; or DeepSpeed has the optimisers' states.
     """
+    if optimisers:
+        refuse_engine(folder)
     with reading(folder):
         load_network(network, folder)
         for name, optimiser in optimisers.items():
@@ -94,6 +101,8 @@ def reading(folder: Path) -> Iterator[None]:
     """Inside it, whatever is wrong with the files of a checkpoint becomes a `UserError` that says how to go on."""
     try:
         yield
+    except UserError:
+        raise
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         mend = f"the checkpoint cannot be read ({reason}); delete this folder to go on from the one before"
@@ -116,12 +125,41 @@ def save_network(network: nn.Module, folder: Path) -> None:
 def load_network(network: nn.Module, folder: Path) -> None:
     """Put what `save_network` wrote back into a network of the same shape."""
     if has_adapters(network):
-        from peft import set_peft_model_state_dict
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        found = set_peft_model_state_dict(network, load_file(folder / ADAPTER_WEIGHTS))
-        require(not found.unexpected_keys, "checkpoint", str(folder), "its adapters are not those of this run's model")
+        own = get_peft_model_state_dict(network, save_embedding_layers=False)
+        saved = load_file(folder / ADAPTER_WEIGHTS)
+        _check_fit(folder, saved, own)
+        set_peft_model_state_dict(network, saved)
         return
-    network.load_state_dict(load_weights(folder))
+    saved = network.saved_state(folder) if isinstance(network, HFMasked) else load_weights(folder)
+    _check_fit(folder, saved, network.state_dict())
+    network.load_state_dict(saved)
+
+
+def _check_fit(folder: Path, saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """See that a checkpoint is of this network before anything is changed."""
+    shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (saved, wanted)]
+    wrong = sorted(name for name in saved.keys() | wanted.keys() if shapes[0].get(name) != shapes[1].get(name))
+    if wrong:
+        sizes = f"{wrong[0]} has shape {shapes[0].get(wrong[0])}, the network needs {shapes[1].get(wrong[0])}"
+        mend = f"it is of another model ({sizes}); give the model that the run began with"
+        raise UserError("checkpoint", str(folder), mend)
+
+
+def engine_parts(folder: Path) -> int:
+    """How many processes wrote a checkpoint under DeepSpeed; 0 where none did."""
+    return len(list((folder / ENGINE).glob(ENGINE_PARTS)))
+
+
+def refuse_engine(folder: Path) -> None:
+    """Raise `UserError` if DeepSpeed holds the optimisers' states of a checkpoint, in files of its own."""
+    parts = engine_parts(folder)
+    if parts:
+        launch = f"accelerate launch --config_file $(dipod recipes --launch zero2) --num_processes {parts}"
+        how = f"go on with `{launch} -m dipod train --resume {folder.parent.parent}`"
+        mend = f"{parts} processes wrote it under DeepSpeed, whose files alone hold the optimiser's state; {how}"
+        raise UserError("checkpoint", str(folder), mend)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -1,7 +1,9 @@
-"""Several algorithms and seeds on one recipe: one pre-trained base per seed, cells in parallel, restartable.
+"""Several algorithms, settings and seeds on one recipe: shared pre-trained bases, cells in parallel, restartable.
 
-Every cell is an ordinary run folder, ``OUT/ALGORITHM/seed-S``, brought to its end by ``dipod train --resume`` in a
-process of its own with one thread; the base of seed S is the run ``OUT/bases/seed-S`` with no updates.
+Every cell is an ordinary run folder, ``OUT/LABEL/seed-S``, brought to its end by ``dipod train --resume`` in a
+process of its own with one thread. A label is the algorithm, or the algorithm and the settings that are swept,
+``fpo+dipod beta=0.05``. The base of seed S is the run ``OUT/bases/seed-S`` with no updates; a swept setting that
+changes what a base is gets bases of its own, ``OUT/bases/model.width=32/seed-S``.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,20 @@ from dipod.errors import UserError, require
 from dipod.files import write_json
 from dipod.recipes import AnyConfig, check, overlay
 from dipod.report import read_runs, write_report
-from dipod.report.data import FINAL_KEYS, by_algorithm, middle
+from dipod.report.data import FINAL_KEYS, labelled, middle
+from dipod.report.labels import Label, flat, path_of, value_text
 
 POLL_SECONDS = 0.5
+NOT_VARIED = {
+    "algorithm": "give --algorithms A,B,...",
+    "seed": "give --seeds N,N,...",
+    "base": "a comparison makes its own bases; --base DIR gives one to all",
+    "out": "a comparison has one folder; give --out DIR",
+    "threads": "every cell has one thread; --jobs says how many run at a time",
+    "recipe": "a comparison has one recipe",
+}
+Combination = tuple[tuple[str, Any], ...]
+"""One value for each setting that is swept, in the order in which they were given."""
 
 
 @dataclass
@@ -52,39 +66,100 @@ class Cell:
         return runs.finished(self.folder, self.config)
 
 
-def plan(config: AnyConfig, algorithms: Sequence[str], seeds: Sequence[int], out: Path) -> list[Cell]:
+def plan(
+    config: AnyConfig,
+    algorithms: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    vary: Mapping[str, Sequence[str]] | None = None,
+) -> list[Cell]:
     """List every cell, bases first, and see that they can run; nothing is written.
 
+    Args:
+        config: the settings that all cells start from.
+        algorithms: as in ``algorithm``.
+        seeds: as in ``seed``.
+        out: the folder of the comparison.
+        vary: values, as they are typed, of further settings by name; cells are the product of all.
+
     Raises:
-        UserError: an unknown algorithm, a repeated one or seed, or a folder whose runs have other settings.
+        UserError: an unknown algorithm or setting, a value that is refused, a repeated algorithm, seed or value, or a
+            folder whose runs have other settings.
     """
     require(len(algorithms) > 0, "algorithms", algorithms, "name at least one")
     require(len(seeds) > 0, "seeds", seeds, "name at least one")
     require(len(set(algorithms)) == len(algorithms), "algorithms", ",".join(algorithms), "name each once")
     require(len(set(seeds)) == len(seeds), "seeds", ",".join(map(str, seeds)), "name each once")
+    swept = _swept(config, vary or {})
+    combinations: list[Combination] = list(product(*([(name, v) for v in values] for name, values in swept.items())))
+    counting = [name for name, values in swept.items() if _changes_base(config, name, values)]
+    bases: dict[Path, Cell] = {}
     cells: list[Cell] = []
-    bases: dict[int, Cell] = {}
-    if isinstance(config, RunConfig):
-        for seed in seeds:
-            untrained = {"threads": 1, "seed": seed, "trainer.steps": 0}
-            folder = out.resolve() / "bases" / f"seed-{seed}"
-            bases[seed] = Cell(f"base, seed {seed}", overlay(config, untrained), folder, is_base=True)
-        cells += bases.values()
-    for algorithm in algorithms:
-        for seed in seeds:
-            folder = out.resolve() / algorithm / f"seed-{seed}"
-            settings: dict[str, Any] = {"threads": 1, "algorithm": algorithm, "seed": seed}
-            if isinstance(config, RunConfig):
-                settings["base"] = config.base or str(bases[seed].folder / runs.BASE)
-            cells.append(Cell(f"{algorithm}, seed {seed}", overlay(config, settings), folder, bases.get(seed)))
+    for algorithm, combination, seed in product(algorithms, combinations, seeds):
+        label = Label(algorithm, combination)
+        settings = {"threads": 1, "algorithm": algorithm, "seed": seed, **dict(combination)}
+        made = overlay(config, settings)
+        base = None
+        if _wants_base(made):
+            base = _base(config, tuple(pair for pair in combination if pair[0] in counting), seed, out)
+            base = bases.setdefault(base.folder, base)
+            made = overlay(made, {"base": str(base.folder / runs.BASE)})
+        cells.append(Cell(f"{label.text}, seed {seed}", made, out.resolve() / label.folder / f"seed-{seed}", base))
+    cells = [*bases.values(), *cells]
     for cell in cells:
-        if cell.base is not None and isinstance(config, RunConfig):
-            check(overlay(cell.config, {"base": config.base}))  # its own base is yet to be made
-        else:
-            check(cell.config)
-        if (cell.folder / runs.CONFIG).exists() and runs.read_config(cell.folder) != cell.config:
+        check(overlay(cell.config, {"base": ""}) if cell.base else cell.config)  # its base is yet to be made
+        if (cell.folder / runs.CONFIG).exists() and not _agree(runs.read_config(cell.folder), cell):
             raise UserError("out", str(cell.folder), "it holds a run with other settings; choose another --out")
     return cells
+
+
+def _swept(config: AnyConfig, vary: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
+    """The values of each setting that is swept, of the setting's own type."""
+    found: dict[str, list[Any]] = {}
+    paths: dict[str, str] = {}
+    for name, given in vary.items():
+        if name in NOT_VARIED:
+            raise UserError("vary", name, NOT_VARIED[name])
+        require(len(given) > 0, "vary", f"{name}=", "give values: --vary FIELD=V,V,...")
+        values = []
+        for text in given:
+            made = overlay(config, {name: text})
+            path = path_of(name, made)
+            values.append(flat(made)[path])
+        same = paths.setdefault(path, name)
+        require(same == name, "vary", name, f"{same} is the same setting; give each once")
+        once = len({value_text(value) for value in values}) == len(values)
+        require(once, "vary", f"{name}={','.join(given)}", "name each value once")
+        found[name] = values
+    return found
+
+
+def _wants_base(config: AnyConfig) -> bool:
+    """Whether a run would pre-train a base of its own."""
+    return isinstance(config, RunConfig) and not (config.base or config.model.path)
+
+
+def _pretrained(config: AnyConfig) -> object:
+    """All that a base model depends on."""
+    return (config.task, config.model, config.pretrain, config.seed) if isinstance(config, RunConfig) else None
+
+
+def _changes_base(config: AnyConfig, name: str, values: Sequence[Any]) -> bool:
+    """Whether bases differ between the values of a setting."""
+    first, *others = (_pretrained(overlay(config, {name: value})) for value in values)
+    return any(other != first for other in others)
+
+
+def _base(config: AnyConfig, counting: Combination, seed: int, out: Path) -> Cell:
+    """The run that makes the base of cells with these values of the settings that change a base."""
+    folder = out.resolve() / "bases" / Label("", counting).folder.strip() / f"seed-{seed}"
+    made = overlay(config, {"threads": 1, "seed": seed, "trainer.steps": 0, **dict(counting)})
+    return Cell(f"{Label('base', counting).text}, seed {seed}", made, folder, is_base=True)
+
+
+def _agree(found: AnyConfig, cell: Cell) -> bool:
+    """Whether the run that a folder holds is the cell's; a base may differ in what no base depends on."""
+    return found == cell.config or (cell.is_base and _pretrained(found) == _pretrained(cell.config))
 
 
 def execute(cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], None]) -> None:
@@ -155,23 +230,26 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
         out: the folder of the comparison.
         seconds: how long the comparison took in this call.
     """
-    found = read_runs([cell.folder for cell in cells if not cell.is_base])
+    groups = labelled(read_runs([cell.folder for cell in cells if not cell.is_base]))
     result = {
         "seconds": round(seconds, 1),
         "cells": [
             {
+                "label": label.text,
                 "algorithm": run.config.algorithm,
+                **({"settings": dict(label.settings)} if label.settings else {}),
                 "seed": run.config.seed,
                 "run": str(run.folder.relative_to(out.resolve())),
                 **{key: run.last(key) for key in FINAL_KEYS if run.last(key) is not None},
             }
-            for run in found
+            for label, group in groups.items()
+            for run in group
         ],
         "medians": {
-            name: {key: middle(group, key) for key in FINAL_KEYS if middle(group, key) is not None}
-            for name, group in by_algorithm(found).items()
+            label.text: {key: middle(group, key) for key in FINAL_KEYS if middle(group, key) is not None}
+            for label, group in groups.items()
         },
     }
     write_json(out / "compare.json", result)
-    write_report([run.folder for run in found], out)
+    write_report([run.folder for group in groups.values() for run in group], out)
     return result

@@ -9,19 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dipod.errors import require
+from dipod.drift.monitor import MonitorConfig
+from dipod.errors import at_least, below_one, not_negative, positive, require, shares
 from dipod.likelihood.corruption import CorruptionConfig
 from dipod.likelihood.exact import MAX_EXACT_TOKENS
 from dipod.policies.sampling import SamplerConfig
 from dipod.tasks.configs import TaskConfig
 from dipod.tasks.sudoku import SudokuConfig
-
-
-def _at_least(config: object, group: str, least: int, *names: str) -> None:
-    """See that whole numbers of a configuration are not too small."""
-    for name in names:
-        value = getattr(config, name)
-        require(value >= least, f"{group}.{name}", value, f"give a whole number of at least {least}")
+from dipod.tightening import AdaptiveConfig
 
 
 @dataclass(frozen=True)
@@ -49,17 +44,11 @@ class OptimiserConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
-        require(rate > 0, "optimiser.learning_rate", rate, "give a positive learning rate")
-        _at_least(self, "optimiser", 0, "warmup")
-        for name in ("decay_from", "final_share"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"optimiser.{name}", value, "give a share from 0 to 1")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimiser.{name}", value, "give a number from 0 to below 1")
-        require(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "give a number of at least 0")
-        require(self.max_grad_norm > 0, "optimiser.max_grad_norm", self.max_grad_norm, "give a positive norm")
+        positive(self, "optimiser", "learning_rate", "max_grad_norm")
+        at_least(self, "optimiser", 0, "warmup")
+        shares(self, "optimiser", "decay_from", "final_share")
+        below_one(self, "optimiser", "beta1", "beta2")
+        not_negative(self, "optimiser", "weight_decay")
 
     def build(self, parameters: Iterable[Tensor], learning_rate: float | None = None) -> torch.optim.AdamW:
         """An optimiser of these settings, at another learning rate if one is given."""
@@ -91,7 +80,7 @@ class TrainerConfig:
         evaluate_every: steps between two evaluations (solved problems, gap, cosine); 0 for the ends only.
         evaluate_problems: held-out problems per evaluation; 0 for no evaluation.
         gap_problems: of these, how many the gap is measured on; 0 leaves it out.
-        gap_paths: decoding orders per action for the gap's lower bound, where completions are too long for exactness.
+        gap_paths: decoding orders per action for the gap's bounds where completions are too long for exactness.
         cosine_rollouts: of a step's rollouts, how many the gradient cosine is measured on; 0 leaves it out. Only a
             run of one process measures it, and not under FSDP or DeepSpeed.
         exact_tokens: longest completion whose likelihood is computed exactly (2^n forward rows each).
@@ -114,9 +103,10 @@ class TrainerConfig:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        _at_least(self, "trainer", 1, "prompts", "inner_updates", "gap_paths")
-        _at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every", "rows_per_pass")
-        _at_least(self, "trainer", 0, "evaluate_problems", "gap_problems")
+        at_least(self, "trainer", 1, "prompts", "inner_updates")
+        at_least(self, "trainer", 2, "gap_paths")
+        at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every", "rows_per_pass")
+        at_least(self, "trainer", 0, "evaluate_problems", "gap_problems")
         require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")
         fits = 0 <= self.exact_tokens <= MAX_EXACT_TOKENS
         require(fits, "trainer.exact_tokens", self.exact_tokens, f"give a number from 0 to {MAX_EXACT_TOKENS}")
@@ -144,7 +134,7 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         require(self.clip >= 0, "objective.clip", self.clip, "give a positive ε, or 0 for the paper's")
         require(self.eubo_order >= 1, "objective.eubo_order", self.eubo_order, "give an order of at least 1")
-        require(self.kl_weight >= 0, "objective.kl_weight", self.kl_weight, "give a number of at least 0")
+        not_negative(self, "objective", "kl_weight")
         idle = self.kl == "off" and self.kl_weight > 0
         require(not idle, "objective.kl_weight", self.kl_weight, "choose an estimator with objective.kl, or leave it 0")
 
@@ -186,9 +176,8 @@ class ModelConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
-        _at_least(self, "model", 0, "lora_rank")
-        share = self.lora_dropout
-        require(0 <= share < 1, "model.lora_dropout", share, "give a probability from 0 to below 1")
+        at_least(self, "model", 0, "lora_rank")
+        below_one(self, "model", "lora_dropout")
 
 
 @dataclass(frozen=True)
@@ -206,7 +195,7 @@ class LoggingConfig:
     completions: int = 4
 
     def __post_init__(self) -> None:
-        _at_least(self, "logging", 0, "completions")
+        at_least(self, "logging", 0, "completions")
 
 
 @dataclass(frozen=True)
@@ -226,10 +215,9 @@ class PretrainConfig:
     warmup: int = 40
 
     def __post_init__(self) -> None:
-        _at_least(self, "pretrain", 1, "steps", "batch")
-        _at_least(self, "pretrain", 0, "warmup")
-        rate = self.learning_rate
-        require(rate > 0, "pretrain.learning_rate", rate, "give a positive learning rate")
+        at_least(self, "pretrain", 1, "steps", "batch")
+        at_least(self, "pretrain", 0, "warmup")
+        positive(self, "pretrain", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -257,7 +245,8 @@ class CommonConfig:
         recipe: the recipe that it started from.
         algorithm: an estimator, alone or with a tightening: "spg", "spg+dipod", "fpo+interleave", "fpopp+initial".
         preset: "paper", or "released" for what the published code of the algorithm does (see docs/presets.md).
-        beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``.
+        beta: DiPOD's β in units of the advantage, for algorithms typed as ``base+dipod``; where ``base+adaptive``
+            starts from.
         beta_ramp: updates over which β grows linearly from nothing; 0 for a constant β, as in the paper.
         seed: of everything random.
         threads: CPU threads; 0 leaves the choice to torch.
@@ -270,6 +259,8 @@ class CommonConfig:
     beta_ramp: int = 0
     seed: int = 0
     threads: int = 0
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")

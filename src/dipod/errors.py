@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; the command line prints it as one line and exits with status 2.
@@ -27,3 +29,41 @@ def require(condition: bool, field: str, value: object, mend: str) -> None:
     """Raise `UserError` unless ``condition`` holds."""
     if not condition:
         raise UserError(field, value, mend)
+
+
+def at_least(config: object, group: str, least: int, *names: str) -> None:
+    """Raise `UserError` unless whole numbers of a configuration reach ``least``.
+
+    Args:
+        config: whose fields they are.
+        group: of settings, as the user spells it before the dot; empty for none.
+        least: the smallest number allowed.
+        names: the fields.
+    """
+    _all(lambda value: value >= least, config, group, names, f"give a whole number of at least {least}")
+
+
+def not_negative(config: object, group: str, *names: str) -> None:
+    """The same for numbers of at least 0."""
+    _all(lambda value: value >= 0, config, group, names, "give a number of at least 0")
+
+
+def positive(config: object, group: str, *names: str) -> None:
+    """The same for numbers above 0."""
+    _all(lambda value: value > 0, config, group, names, "give a positive number")
+
+
+def shares(config: object, group: str, *names: str) -> None:
+    """The same for numbers from 0 to 1."""
+    _all(lambda value: 0 <= value <= 1, config, group, names, "give a number from 0 to 1")
+
+
+def below_one(config: object, group: str, *names: str) -> None:
+    """The same for numbers from 0 to below 1."""
+    _all(lambda value: 0 <= value < 1, config, group, names, "give a number from 0 to below 1")
+
+
+def _all(holds: Callable[[float], bool], config: object, group: str, names: tuple[str, ...], mend: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(holds(value), f"{group}.{name}" if group else name, value, mend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ import yaml
 
 from dipod import __version__
 from dipod.config import RunConfig
-from dipod.recipes import parse_algorithm
+from dipod.protocol import LOGISTICS
+from dipod.recipes import language, load, names, overlay, parse_algorithm
+from dipod.tasks.text.rows import TASKS
 
 MEASURED = {
     "solved_sampled": "solved, sampling (share)",
@@ -169,18 +172,45 @@ def _missing(last: dict[str, dict[str, Any]], exported: Exported, config: RunCon
 
 
 def _use(exported: Exported, config: RunConfig) -> str:
-    load = "from dipod.policies.pretrained import load_pretrained"
+    read = "from dipod.policies.pretrained import load_pretrained"
     if exported.what == "adapters":
         base = config.model.path if _on_hub(config) else Path(config.model.path).name
         adapter = "from dipod.policies.lora import load_adapter"
-        code = f'{adapter}\n{load}\n\nnetwork = load_adapter(load_pretrained("{base}"), ".")  # this folder'
+        code = f'{adapter}\n{read}\n\nnetwork = load_adapter(load_pretrained("{base}"), ".")  # this folder'
         return f"```python\n{code}\n```"
-    task = config.task.name if config.model.path else Path(config.recipe).stem
-    code = f'{load}\n\nnetwork = load_pretrained(".")  # this folder, or its name on the hub'
+    code = f'{read}\n\nnetwork = load_pretrained(".")  # this folder, or its name on the hub'
+    python, flags = f"```python\n{code}\n```", _flags(config)
+    if flags is None:
+        return python
+    command = " \\\n    ".join(["dipod eval .", *flags])
     return (
-        f"```python\n{code}\n```\n\n```\ndipod eval . --task {task}\n```\n\n"
-        "Numbers compare with those above only under the same settings of task and sampler; each is a flag."
+        f"{python}\n\n```sh\n{command}\n```\n\n"
+        "With these flags it decodes as the run did; what no flag says, `dipod eval` takes from a recipe."
     )
+
+
+def _flags(config: RunConfig) -> list[str] | None:
+    """What `dipod eval` is to be told of the run's settings; None where it has no recipe to start from."""
+    task = config.task.name if config.model.path else Path(config.recipe).stem
+    if task not in (TASKS if config.model.path else names()):
+        return None
+    usual = overlay(load("llada"), {"task.name": task}) if config.model.path else load(task)
+    own, default = asdict(config), asdict(language(usual))
+    fields = [("task", name) for name in own["task"]] + [("sampler", name) for name in own["sampler"]]
+    fields += [("trainer", name) for name in ("evaluate_problems", "gap_problems", "gap_paths", "exact_tokens")]
+    fields += [("model", "dtype")] if config.model.path else []
+    return [f"--task {task}"] + [
+        f"--{group}.{name} {shlex.quote(_spelled(own[group][name]))}"
+        for group, name in fields
+        if name not in (*LOGISTICS, "name") and own[group][name] != default[group].get(name)
+    ]
+
+
+def _spelled(value: Any) -> str:
+    """A value as a flag takes it; of an absolute path the last part."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 
 def _settings(config: RunConfig) -> str:

@@ -7,13 +7,15 @@ Every rollout, corruption sample and problem draws from a generator of its own, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Key = int | str
+Drawn = TypeVar("Drawn")
 
 
 def derive(*key: Key) -> int:
@@ -60,3 +62,38 @@ class Noise:
         for row, generator in zip(numbers, self.generators, strict=True):
             row.uniform_(generator=generator)
         return numbers.to(device) if device is not None else numbers
+
+
+class SharedGenerator(torch.Generator):
+    """A generator of numbers for rows that several processes share: all draw the same, and each takes those of its own.
+
+    Attributes:
+        total: rows of all processes together.
+        rows: this process's.
+    """
+
+    total: int
+    rows: slice
+
+
+def draw_rows(generator: torch.Generator, count: int, draw: Callable[[int], Drawn]) -> Drawn:
+    """What ``draw`` gives for ``count`` rows; of a shared generator, this process's rows of what it gives for all."""
+    if not isinstance(generator, SharedGenerator):
+        return draw(count)
+    whole: Any = draw(generator.total)
+    own: Drawn = whole[generator.rows]
+    return own
+
+
+def normal_rows(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers, one row for each of ``shape[0]``, on the generator's device; see `draw_rows`."""
+    rest, device = shape[1:], generator.device
+    return draw_rows(
+        generator, shape[0], lambda n: torch.randn(n, *rest, generator=generator, device=device, dtype=dtype)
+    )
+
+
+def uniform_rows(generator: torch.Generator, *shape: int) -> Tensor:
+    """Uniform numbers in [0, 1), likewise, in float32."""
+    rest, device = shape[1:], generator.device
+    return draw_rows(generator, shape[0], lambda n: torch.rand(n, *rest, generator=generator, device=device))

@@ -11,7 +11,7 @@ import torch
 
 from dipod.config import RunConfig
 
-LOGISTICS = ("max_rows", "train_source", "train_csv", "overlong")
+LOGISTICS = ("max_rows", "train_source", "train_csv", "held_back")
 """Settings of task and sampler that do not change what an evaluation finds."""
 
 

@@ -20,6 +20,7 @@ class Rollouts:
         reward: [B].
         advantage: [B].
         example: [B] int64, the rollout's place among all those of the step, on whatever process it was drawn.
+        order: [B, L] int64, the step at which each token was revealed; see `dipod.policies.sampling.Sample`.
     """
 
     observation: Tokens
@@ -28,6 +29,7 @@ class Rollouts:
     reward: Tensor
     advantage: Tensor
     example: Tensor
+    order: Tensor
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -40,6 +42,7 @@ class Rollouts:
             self.reward[rows],
             self.advantage[rows],
             self.example[rows],
+            self.order[rows],
         )
 
     @property

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from dipod.config import RunConfig
 from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.control.trainer import ControlTrainer
+from dipod.drift.monitor import Watch
 from dipod.errors import UserError
 from dipod.files import make_folder, write_json, write_text
 from dipod.loop import Metrics
@@ -235,15 +236,16 @@ def improve(session: Session, trainer: Trainer | ControlTrainer) -> None:
 
 def save(folder: Path, trainer: Trainer | ControlTrainer) -> None:
     """Write a checkpoint of a trainer, on the first process; all of them where the state is sharded."""
-    state, processes = trainer.state, trainer.processes
-    scalars = {"step": state.step, "beta": state.beta, "gap": state.gap, "evaluated": state.evaluated}
+    scalars, processes = asdict(trainer.state), trainer.processes
     if processes.sharded:
         processes.save_sharded(folder.with_name(f".{folder.name}"))
         if processes.main:
             write_json(folder.with_name(f".{folder.name}") / STATE_FILE, scalars)
             os.replace(folder.with_name(f".{folder.name}"), folder)
-    elif processes.main:
-        save_checkpoint(folder, trainer.network, trainer.optimisers, scalars, trainer.tensors())
+    else:
+        tensors = trainer.tensors()
+        if processes.main:
+            save_checkpoint(folder, trainer.network, trainer.optimisers, scalars, tensors)
     processes.wait()
 
 
@@ -257,7 +259,8 @@ def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
         trainer.load_tensors(load_tensors(folder))
     state = trainer.state
     state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
-    state.evaluated = int(scalars["evaluated"])
+    state.gap_before = scalars.get("gap_before")
+    state.evaluated, state.watch = int(scalars["evaluated"]), Watch(**scalars.get("watch", {}))
 
 
 def _append(path: Path, row: Metrics | dict[str, Any]) -> None:

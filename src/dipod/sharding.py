@@ -26,7 +26,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dipod.checkpoints import flat_optimiser, reading, restore_optimiser, save_network
+from dipod.checkpoints import (
+    ENGINE,
+    engine_parts,
+    flat_optimiser,
+    reading,
+    refuse_engine,
+    restore_optimiser,
+    save_network,
+)
 from dipod.errors import UserError, require
 from dipod.policies.hub import load_weights
 from dipod.policies.layers import BidirectionalModel
@@ -37,8 +45,6 @@ if TYPE_CHECKING:
 
 OPTIMISERS = ("policy", "distillation")
 """The trainer's, in the order in which it prepares them; files of a checkpoint carry these names."""
-ENGINE = "engine"
-"""The folder of DeepSpeed's own files in a checkpoint."""
 
 
 def shard(
@@ -140,8 +146,9 @@ def read_whole(network: nn.Module, optimisers: Sequence[Any], folder: Path) -> N
     """Put a checkpoint's parameters and optimiser states back, on any number of processes.
 
     Raises:
-        UserError: a file that is missing, damaged, or does not fit.
+        UserError: a file that is missing, damaged, or does not fit; or DeepSpeed has the optimisers' states.
     """
+    refuse_engine(folder)
     with reading(folder):
         saved = _saved_parameters(network, folder)
         for name, parameter in network.named_parameters():
@@ -208,9 +215,11 @@ def read_engine(engine: Any, folder: Path, processes: int) -> None:
     """Put what `write_engine` wrote back.
 
     Raises:
-        UserError: another number of processes wrote it, or a file is damaged.
+        UserError: another number of processes wrote it, or none under DeepSpeed; or a file is damaged.
     """
-    parts = len(list((folder / ENGINE).glob("*_optim_states.pt")))
+    parts = engine_parts(folder)
+    mend = "it was not written under DeepSpeed, which cannot read it; go on without, or with ddp or fsdp"
+    require(parts > 0, "checkpoint", str(folder), mend)
     mend = f"{folder} was written by {parts} processes under DeepSpeed; start as many"
     require(parts == processes, "number of processes", processes, mend)
     with reading(folder):

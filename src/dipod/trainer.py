@@ -9,12 +9,12 @@ Each step of `Trainer.run`:
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from dipod.algorithms import Algorithm
 from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
-from dipod.drift import gradient_cosine
+from dipod.drift.gap import bracket_rows
+from dipod.drift.monitor import MonitorConfig, Spent
 from dipod.evaluation import evaluate
 from dipod.likelihood.corruption import CorruptionConfig
-from dipod.likelihood.evidence import Score
-from dipod.loop import Loop, Metrics, TrainState
+from dipod.loop import Look, Loop, Metrics, TrainState
+from dipod.meter import Meter
 from dipod.noise import Noise, derive
 from dipod.objectives.baselines import scale_by_std
 from dipod.parallel import Processes, start
@@ -35,19 +36,34 @@ from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
 from dipod.rollouts import Rollouts
 from dipod.tasks import Task
-from dipod.tightening import Distillation, Tightening, distil
+from dipod.tightening import AdaptiveConfig, Distillation, Tightening, distil
 from dipod.update import Reference, Updater, estimator_corruption
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a trainer goes about it; each part is a group of `dipod.config.RunConfig`."""
+    """How a trainer goes about it; each part is a group of `dipod.config.RunConfig`.
+
+    Attributes:
+        trainer: sizes and rhythms.
+        sampler: how rollouts are decoded.
+        optimiser: of the policy.
+        objective: what changes in the algorithm's row.
+        corruption: masks.
+        monitor: of drift.
+        adaptive: how the gap is measured where the tightening wants it.
+        usual_beta: the β that the monitor recommends where there is none.
+        completions: problems of an evaluation whose completions are kept.
+    """
 
     trainer: TrainerConfig
     sampler: SamplerConfig
     optimiser: OptimiserConfig
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    usual_beta: float = 0.4
     completions: int = 4
 
 
@@ -86,11 +102,10 @@ class Trainer(Loop[TrainerConfig]):
         self.algorithm = self._adapted(algorithm)
         base = frozen(policy) if settings.objective.kl_weight else None
         trained = [p for p in policy.network.parameters() if p.requires_grad]
-        self.stage = tightening.distillation_before(0)
+        stage = tightening.stage
         self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": settings.optimiser.build(trained)}
-        if self.stage is not None:
-            rate = self.stage.learning_rate
-            self.optimisers["distillation"] = settings.optimiser.build(trained, rate)
+        if stage is not None:
+            self.optimisers["distillation"] = settings.optimiser.build(trained, stage.learning_rate)
         wrapped, prepared = self.processes.prepare(policy.network, list(self.optimisers.values()))
         self.optimisers = dict(zip(self.optimisers, prepared, strict=True))
         groups = self.optimisers["policy"].param_groups  # not the network's: they may have been sharded since
@@ -105,9 +120,12 @@ class Trainer(Loop[TrainerConfig]):
             self.parameters,
             base,
         )
+        self.meter = Meter(
+            policy, self.algorithm, settings.trainer, settings.sampler, self.parameters, self.processes, seed
+        )
         self.share = self.processes.share(self.config.prompts * self.config.group_size, "trainer.prompts")
         self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None
-        self.state = TrainState()
+        self.state, self.spent = TrainState(), Spent()
         self.shown: list[dict[str, Any]] = []
 
     @property
@@ -133,13 +151,13 @@ class Trainer(Loop[TrainerConfig]):
 
     def train_step(self) -> Metrics:
         """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""
-        state = self.state
+        state, rows = self.state, self._rows(self.config.inner_updates)
         metrics: Metrics = {}
-        stage = self.tightening.distillation_before(state.step)
+        stage = self.tightening.distillation_before(state.step, state.gap)
         if stage is not None:
             history = self.distil(self.collect("distillation"), stage)
             metrics |= {"distillation_steps": len(history), "distillation_gain": history[-1] - history[0]}
-        state.beta = self.tightening.next_beta(state.step, state.beta, state.gap)
+            rows += self._rows(gradients=len(history))
         started = time.perf_counter()
         rollouts = self.collect("rollout")
         metrics["seconds_rollout"] = time.perf_counter() - started
@@ -147,14 +165,31 @@ class Trainer(Loop[TrainerConfig]):
         metrics |= {"reward": float(reward.double().mean()), "reward_std": float(reward.double().std())}
         groups = reward.view(-1, self.config.group_size)
         metrics["idle_groups"] = float((groups == groups[:, :1]).all(-1).double().mean())
-        measured = state.step == 0 or self.due(self.config.evaluate_every, state.step + 1)
-        alone = self.processes.count == 1 and not self.processes.sharded
-        if measured and self.config.cosine_rollouts and alone:
-            metrics |= self.cosine(rollouts)
+        if state.step == 0 or self.due(self.config.evaluate_every, state.step + 1):
+            paths = self.config.gap_paths
+            found = self.meter.alignment(rollouts, self.config.cosine_rollouts, paths, state.step)
+            metrics |= {} if found is None else {"cosine": found.cosine, "drift_share": found.drift_share}
+        if self.tightening.wants_gap(state.step):
+            adaptive = self.settings.adaptive
+            gap = self.meter.gap(rollouts, adaptive.rollouts, adaptive.paths, state.step, exactly=False).gap
+            state.gap_before, state.gap, metrics["train_gap"] = state.gap, gap, gap
+            rows += adaptive.rollouts * bracket_rows(self.task.completion_length, adaptive.paths, own=True)
+        metrics["forward_rows"] = rows
+        state.beta = self.tightening.next_beta(state.step, state.beta, state.gap, state.gap_before)
+        metrics |= self.look(self.settings.monitor, self.settings.usual_beta, partial(self._measure, rollouts))
         rate = self.settings.optimiser.rate_at(state.step, self.config.steps)
         for group in self.optimisers["policy"].param_groups:
             group["lr"] = rate
         return metrics | self.updater.update(rollouts, state.beta, self.optimisers["policy"], state.step)
+
+    def _rows(self, gradients: int) -> int:
+        """Rows that the network passes for one batch of rollouts and so many gradient steps on it.
+
+        A row is one completion under one mask, up to the completion's full length; a backward pass counts for two.
+        """
+        blocks, steps = self.settings.sampler.blocks_of(self.task.completion_length)
+        samples = self.algorithm.corruption.samples
+        return self.config.prompts * self.config.group_size * (blocks * steps + 3 * samples * gradients)
 
     def collect(self, purpose: str) -> Rollouts:
         """Draw observations, G actions for each from the current policy, and their advantages: this process's share."""
@@ -166,7 +201,8 @@ class Trainer(Loop[TrainerConfig]):
         observation = self.task.observe(mine).to(device)
         noise = Noise.keyed(seed, self.state.step, examples=index.tolist(), device=device)
         blank = self.task.blank(mine).to(device)
-        ids = self.policy.sample(observation, blank, self.settings.sampler, noise, self.task.eos_id).ids.cpu()
+        sample = self.policy.sample(observation, blank, self.settings.sampler, noise, self.task.eos_id)
+        ids = sample.ids.cpu()
         action, counted = self.task.complete(mine, ids)
         own = self.task.reward(mine, ids)
         reward = self.processes.gather(own)
@@ -180,6 +216,7 @@ class Trainer(Loop[TrainerConfig]):
             own.to(device),
             advantage.flatten()[self.share].to(device),
             index,
+            sample.order,
         )
 
     def distil(self, rollouts: Rollouts, stage: Distillation) -> list[float]:
@@ -208,20 +245,10 @@ class Trainer(Loop[TrainerConfig]):
             show=self.settings.completions,
         )
         self.shown = found.shown
-        gap = found.metrics.get("gap")
-        self.state.gap = None if gap is None else float(gap)
         return found.metrics
 
-    def cosine(self, rollouts: Rollouts) -> Metrics:
-        """Cosine between the proxy gradient and the policy gradient on this step's rollouts, before the update."""
-        telling = (rollouts.advantage != 0).nonzero()[: self.config.cosine_rollouts, 0]
-        few = rollouts[telling]
-        if not len(few) or int(few.length.max()) > self.config.exact_tokens:
-            return {}
-
-        def score(rows: Tensor) -> Score:
-            return self.policy.score(few.observation[rows], few.action[rows])
-
-        row = self.algorithm
-        value = gradient_cosine(score, few.counted, few.advantage, row.on_policy, self.parameters, row.corruption)
-        return {} if math.isnan(value) else {"cosine": value}
+    def _measure(self, rollouts: Rollouts) -> Look:
+        """What the monitor looks at: gap and alignment of this step's rollouts, before the update."""
+        monitor, step = self.settings.monitor, self.state.step
+        gap = self.meter.gap(rollouts, monitor.rollouts, monitor.paths, step)
+        return gap, self.meter.alignment(rollouts, monitor.aligned, monitor.paths, step, monitor.sketch)

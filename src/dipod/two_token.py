@@ -118,9 +118,11 @@ def run(
     reward = torch.tensor(REWARDS, dtype=torch.float64)
     stage_optimiser: torch.optim.SGD | None = None
     beta: float | None = None
-    returns, gaps, cosines = [], [], []
+    returns: list[float] = []
+    gaps: list[float] = []
+    cosines: list[float] = []
     for step in range(steps + 1):
-        stage = tightening.distillation_before(step)
+        stage = tightening.distillation_before(step, gaps[-1] if gaps else None)
         if stage is not None:
             stage_optimiser = stage_optimiser or torch.optim.SGD([model.logits], lr=stage.learning_rate)
             self_distil(model, stage, stage_optimiser)
@@ -134,7 +136,7 @@ def run(
         returns.append(float(policy @ reward))
         gaps.append(float(policy @ (log_prob - elbo).detach()))
         cosines.append(cosine(estimated, true))
-        beta = tightening.next_beta(step, beta, gaps[-1])
+        beta = tightening.next_beta(step, beta, gaps[-1], gaps[-2] if step else None)
         if step < steps:
             direction = estimated if beta == 0 else estimated + beta * _gradient(policy @ elbo, model.logits)
             with torch.no_grad():

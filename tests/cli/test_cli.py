@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from dipod.cli import main
+from dipod.cli.recipes import TIGHTENINGS
+from dipod.config import RunConfig
+from dipod.recipes import parse_algorithm
 from dipod.report import read_runs
 from dipod.runs import create, read_metrics
 from tests.test_trainer import TINY, tiny
@@ -134,7 +137,10 @@ def test_two_token(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
-    assert "sudoku" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert all(f"  {name}  " in listed for name in ("sudoku", "stabledrl", "fpopp"))
+    for tightening in TIGHTENINGS.replace(" or", ",").split(", "):
+        parse_algorithm(f"fpo{tightening}", RunConfig())
     assert main(["recipes", "--fields"]) == 0
     assert "--corruption.samples INT" in capsys.readouterr().out
     assert main(["recipes", "sudoku", "--json"]) == 0
@@ -169,7 +175,9 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", "sudoku", "--seeds", "a", "--out", "C"], "seeds = 'a': give whole numbers"),
         (["compare", "sudoku", "--seeds", "0,0", "--out", "C"], "seeds = '0,0': name each once"),
         (["compare", "sudoku", "--jobs", "0", "--out", "C"], "jobs = 0"),
-        (["eval", "nowhere"], "task = None: choose one of gsm8k"),
+        (["eval", "nowhere"], "model = 'nowhere': give the folder of a run or of a model"),
+        (["eval", "owner/model"], "task = None: choose one of gsm8k"),
+        (["train", "sudoku", "--beta", "--out", "run"], "--beta = '': a value is missing"),
         (["report", "nowhere"], "run = 'nowhere': no run there"),
         (["two-token", "--steps", "0"], "steps = 0"),
         (["two-token", "--colour", "red"], "unrecognized arguments: --colour red"),

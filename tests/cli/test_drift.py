@@ -24,7 +24,47 @@ def test_drift_measures_every_checkpoint_as_the_run_did(tmp_path: Path, capsys: 
         assert row["gap"] == pytest.approx(measured[row["step"]]["gap"])
         assert row["gap_kind"] == "exact"
     assert main(["drift", str(tmp_path), "--last", "--actions", "6"]) == 0
-    assert capsys.readouterr().out.startswith("step      6   gap")
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "6 completions of up to 5 tokens, every mask: 186 forward rows a checkpoint\nstep      6   gap"
+    )
+
+
+def test_where_exactness_is_declined_a_bracket_holds_the_exact_gap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.create(tmp_path, tiny(algorithm="fpo", trainer__steps=20))
+    runs.train(tmp_path, Silent())
+    found = []
+    for extra in (["--exact-tokens", "0", "--paths", "32"], ["--exact-tokens", "0", "--decoding", "run"], []):
+        command = ["drift", str(tmp_path), "--last", "--json", "--actions", "40", "--gradient", "16", *extra]
+        assert main(command) == 0
+        found += json.loads(capsys.readouterr().out)
+    bracket, run, exact = found
+    assert exact["gap_kind"] == "exact"
+    assert bracket["gap_kind"] == run["gap_kind"] == "bracket"
+    assert bracket["gap_interval"][0] < exact["gap"] < bracket["gap_interval"][1]
+    assert bracket["gap_low"] <= bracket["gap_high"]
+    assert exact["cosine_kind"] == "exact"
+    assert bracket["cosine_kind"] == "estimate"
+    assert bracket["cosine"] == pytest.approx(exact["cosine"], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--paths", "1"], "--paths = 1: give at least 2"),
+        (["--exact-tokens", "20"], "--exact-tokens = 20: give 0 to 14; longer completions are bracketed"),
+        (["--gradient", "-1"], "--gradient = -1"),
+    ],
+)
+def test_impossible_wishes_are_refused(
+    flags: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.create(tmp_path, tiny(trainer__steps=1))
+    runs.train(tmp_path, Silent())
+    assert main(["drift", str(tmp_path), *flags]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_a_run_without_checkpoints_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from tests.cli.test_cli import SETTINGS, refuse
 from tests.test_export import TEXT
 
 FLAGS = [part for key, value in TEXT.items() for part in (f"--{key}", str(value))]
-PROTOCOL = [key for key in TEXT if key.startswith(("task.", "sampler.", "trainer.gap", "trainer.exact"))]
 
 
 @pytest.fixture
@@ -28,6 +28,14 @@ def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return dict(json.loads(capsys.readouterr().out))
 
 
+def card_flags(model: Path) -> list[str]:
+    """The flags that the model card gives for `dipod eval .`."""
+    command = (model / "README.md").read_text().partition("```sh\n")[2].partition("```")[0]
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:3] == ["dipod", "eval", "."]
+    return words[3:]
+
+
 def test_a_merged_model_evaluates_as_its_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tiny_llada(here / "model")
     assert main(["train", "sudoku", *FLAGS, "--model.path", "model", "--out", "run"]) == 0
@@ -40,12 +48,10 @@ def test_a_merged_model_evaluates_as_its_run(here: Path, capsys: pytest.CaptureF
         "weights": "merged",
         "url": None,
     }
-    run = evaluated(capsys, "run", "--problems", "4")
-    same = [part for key in PROTOCOL for part in (f"--{key}", str(TEXT[key]))]
-    same += ["--temperature", "1", "--remasking", "random", "--eval_prefill", "", "--eos_stop", "false"]
-    same += ["--lora_rank", "0", "--dtype", "float32"]
-    merged = evaluated(capsys, "merged", "--task", "countdown", "--problems", "4", *same)
-    for key in ("solved_sampled", "solved_greedy", "tokens"):
+    run = evaluated(capsys, "run")
+    merged = evaluated(capsys, "merged", *card_flags(here / "merged"))
+    assert merged["protocol_hash"] == run["protocol_hash"]
+    for key in ("problems", "solved_sampled", "solved_greedy", "tokens"):
         assert merged[key] == run[key]
     assert merged["elbo"] == pytest.approx(run["elbo"], abs=1e-4)
 
@@ -55,9 +61,7 @@ def test_a_small_model_needs_no_settings(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["train", "sudoku", *SETTINGS, "--out", "run"]) == 0
     assert main(["merge", "run", "--out", "model"]) == 0
     assert "run after 6 updates: model in model" in capsys.readouterr().out
-    blanks = ("--task.blanks", "4-5", "--problems", "8", "--trainer.gap_problems", "4")
-    model = evaluated(capsys, "model", "--task", "sudoku", *blanks)
-    assert model["elbo"] == evaluated(capsys, "run", *blanks)["elbo"]
+    assert evaluated(capsys, "model", *card_flags(Path("model")))["elbo"] == evaluated(capsys, "run")["elbo"]
 
 
 def test_mistakes_are_one_line(

@@ -89,7 +89,7 @@ def test_beta_adds_the_gradient_of_the_elbo_on_the_same_noise() -> None:
     start = [p.detach().clone() for p in mine.parameters]
     found = []
     for beta in (0.0, 0.3):
-        mine._step(batch, beta)
+        mine._step(batch, beta, len(batch))
         found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters])
         with torch.no_grad():
             for p, value in zip(mine.parameters, start, strict=True):

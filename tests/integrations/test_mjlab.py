@@ -24,6 +24,8 @@ from tests.motions.robots import frames, write_csv
 
 needs_mjlab = pytest.mark.skipif(find_spec("mjlab") is None, reason="mjlab is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")
+TRACKING = "Tracking-Flat-Unitree-G1"
+PAPER = ("dance1_subject1", "dance1_subject2", "fight1_subject2", "jumps1_subject1", "run1_subject2", "walk1_subject1")
 
 
 def test_without_mjlab_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +59,7 @@ def registry() -> Any:
 
 @needs_mjlab
 def test_every_task_is_there_twice_in_mjlabs_own_environment(registry: Any) -> None:
-    ours = [name for name in registry.list_tasks() if name.startswith("Dipod-")]
+    ours = [name for name in registry.list_tasks() if name.startswith("Dipod-") and "subject" not in name]
     assert len(ours) == 12
     for name in ours:
         theirs = name.replace("Dipod-", "Mjlab-").removesuffix("-Initial")
@@ -101,6 +103,26 @@ def test_values_are_the_released_ones_and_the_algorithm_takes_them(
             chosen.critic.hidden_dims,
             chosen.max_iterations,
         ) == published
+
+
+@needs_mjlab
+@pytest.mark.parametrize("motion", PAPER)
+def test_a_motion_of_the_paper_is_a_task_that_asks_for_nothing(registry: Any, motion: str) -> None:
+    """Its file is the one that ``dipod motion convert`` writes; nothing else differs from tracking itself."""
+    for suffix in ("", "-Initial"):
+        name, plain = f"Dipod-{TRACKING}-{motion}{suffix}", f"Dipod-{TRACKING}{suffix}"
+        environment, expected = registry.load_env_cfg(name), registry.load_env_cfg(plain)
+        assert (environment.scene.num_envs, environment.commands["motion"].motion_file) == (4096, f"{motion}.npz")
+        environment.scene.num_envs = expected.scene.num_envs
+        environment.commands["motion"].motion_file = expected.commands["motion"].motion_file
+        assert str(environment) == str(expected)
+        chosen, expected = registry.load_rl_cfg(name), registry.load_rl_cfg(plain)
+        assert chosen.experiment_name == expected.experiment_name.replace("tracking", motion)
+        assert chosen.max_iterations == 1000
+        assert replace(chosen, experiment_name="", max_iterations=0) == replace(
+            expected, experiment_name="", max_iterations=0
+        )
+        assert registry.load_runner_cls(name) is registry.load_runner_cls(plain)
 
 
 @needs_mjlab

@@ -124,7 +124,7 @@ def test_an_update_is_the_librarys_own(settings: dict[str, Any]) -> None:
     policy, critic = deepcopy(algorithm.actor.policy), deepcopy(algorithm.critic.mlp)
     found = algorithm.config.resolve()
     mine = Learner(policy, critic, found.row, found.trainer, found.objective, found.optimiser)
-    expected = mine.update(seen, float(settings.get("beta", 0)), keyed_generator(3, "update", 0, 0))
+    expected = mine.update(seen, float(settings.get("beta", 0)), keyed_generator(3, "update", 0))
     metrics = algorithm.update()
     assert metrics["value"] == pytest.approx(expected["value_loss"], rel=1e-4)
     assert algorithm.learning_rate == expected["learning_rate"] != algorithm.config.learning_rate
@@ -310,8 +310,8 @@ def test_two_processes_stay_one_policy_and_update_as_one_process_would(tmp_path:
     cfg = configuration(
         estimator="fpopp+initial",
         distillation=STAGE,
-        num_learning_epochs=1,
-        num_mini_batches=1,
+        num_learning_epochs=2,
+        num_mini_batches=2,
         schedule="adaptive",
         warmup_steps=2,
     )

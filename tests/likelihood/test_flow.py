@@ -22,6 +22,7 @@ from dipod.likelihood.flow import (
 from dipod.likelihood.flow_exact import (
     euler_log_prob,
     euler_log_prob_of,
+    fixed_action_log_prob,
     invert_euler,
     ode_log_prob,
     sample,
@@ -190,3 +191,53 @@ def test_jacobian_against_autograd() -> None:
         expected = torch.autograd.functional.jacobian(lambda a: velocity(a[None, None], t.expand(1, 1))[0, 0], x[row])
         torch.testing.assert_close(jacobian[row], expected)
     torch.testing.assert_close(value, velocity(x[:, None], t.expand(4, 1))[:, 0])
+
+
+def test_gradient_of_the_log_density_at_a_fixed_action_against_finite_differences() -> None:
+    """θ scales and shifts a velocity; log π of one action is inverted and evaluated anew on either side."""
+    base, noise = wobbly(), torch.randn(3, 2, generator=keyed_generator(1, "ε"), dtype=torch.float64)
+
+    def moved(theta: Tensor) -> Velocity:
+        return lambda x, t: theta[0] * base(x, t) + theta[1:] * x
+
+    theta = torch.tensor([1.1, 0.2, -0.1], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([1.0, -0.6, 0.3], dtype=torch.float64)
+    surrogate = (weight * fixed_action_log_prob(moved(theta), noise, 6)).sum()
+    (found,) = torch.autograd.grad(surrogate, theta)
+    action = sample(moved(theta.detach()), noise, 6)
+    for i in range(3):
+        sides = []
+        for step in (1e-4, -1e-4):
+            other = theta.detach().clone()
+            other[i] += step
+            noise_of, _ = invert_euler(moved(other), action, 6, tolerance=1e-12)
+            sides.append(float((weight * euler_log_prob(moved(other), noise_of, 6).log_prob).sum()))
+        assert float(found[i]) == pytest.approx((sides[0] - sides[1]) / 2e-4, rel=1e-5)
+
+
+def test_at_a_tight_model_the_elbo_s_gradient_is_the_sampler_s_only_where_the_model_stays_tight() -> None:
+    """A Gaussian's exact velocity has no gap. Moving its mean, both gradients agree; bending its velocity, they do not.
+
+    An ODE's likelihood can fall below the ELBO, so that nothing makes the two touch with equal slopes there.
+    """
+    mean, spread = torch.tensor([0.3], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)
+    action = sample(gaussian(mean, spread), torch.randn(40, 1, generator=keyed_generator(0, "ε")).double(), 200)
+    theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+
+    def moved(x: Tensor, t: Tensor) -> Tensor:
+        return gaussian(mean + theta[0], spread)(x, t) + theta[1] * (3 * x).cos() * t[..., None].to(x.dtype)
+
+    noise, inverted = invert_euler(gaussian(mean, spread), action, 200, tolerance=1e-9)
+    likelihood = fixed_action_log_prob(moved, noise, 200)
+    drawn = draw_noise(40, 1, TimesConfig(4000, "log-uniform", low=0.001), keyed_generator(1, "noise"))
+    bound = flow_evidence(moved, action, FlowNoise(drawn.eps.double(), drawn.t.double(), drawn.density.double()))
+    elbo = bound.elbo(cutoff=0.001)
+    slopes = [
+        torch.stack([torch.autograd.grad(value, theta, retain_graph=True)[0] for value in values])
+        for values in (likelihood, elbo)
+    ]
+    assert bool(inverted.all())
+    agreement = [float(torch.corrcoef(torch.stack([s[:, i] for s in slopes]))[0, 1]) for i in range(2)]
+    assert agreement[0] > 0.99
+    assert agreement[1] < 0.8
+    assert float(slopes[0][:, 1].norm()) > 2 * float(slopes[1][:, 1].norm())

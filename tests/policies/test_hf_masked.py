@@ -90,6 +90,40 @@ def test_gradients_reach_every_weight_that_logits_depend_on(network: HFMasked) -
         torch.testing.assert_close(through[name], gradient, atol=1e-4 * float(gradient.abs().max()) + 1e-6, rtol=1e-3)
 
 
+def gradients(network: HFMasked, tokens: Tokens) -> dict[str, Tensor]:
+    network.zero_grad()
+    network.head(network(tokens, torch.tensor([[1, 0]]))).square().sum().backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("tokens", [Tokens.full(torch.tensor([[10, 11, 12]])), padded([[None, 10, 11]])])
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_the_same_with_checkpointing(network: HFMasked, tokens: Tokens, training: bool) -> None:
+    network.train(training)
+    torch.manual_seed(0)
+    plain = gradients(network, tokens)
+    network.gradient_checkpointing = True
+    torch.manual_seed(0)
+    torch.testing.assert_close(gradients(network, tokens), plain, atol=0.0, rtol=0.0)
+
+
+def test_checkpointing_computes_every_block_twice_and_leaves_it_as_it_was(network: HFMasked) -> None:
+    """In evaluation mode too; without gradients once."""
+    calls: list[int] = []
+    inner = [m for name, m in network.named_modules() if name.endswith(("output.dense", "mlp.Wo"))]
+    for module in inner:
+        module.register_forward_pre_hook(lambda *_: calls.append(1))
+    passes = len(inner)
+    assert passes >= SIZES["num_hidden_layers"]
+    network.gradient_checkpointing = True
+    network(Tokens.full(torch.tensor([[1, 2, 3]]))).sum().backward()
+    assert len(calls) == 2 * passes
+    with torch.no_grad():
+        network(Tokens.full(torch.tensor([[1, 2, 3]])))
+    assert len(calls) == 3 * passes
+    assert not [name for name, module in network.named_modules() if "forward" in vars(module)]
+
+
 def test_the_output_layer_is_left_as_it_was(network: HFMasked) -> None:
     network(Tokens.full(torch.tensor([[10, 11]])))
     assert own_logits(network, [10, 11]).shape == (2, 50)

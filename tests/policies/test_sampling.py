@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import get_args
 
@@ -266,6 +267,46 @@ def test_logits_are_computed_only_where_a_token_is_drawn(remasking: Remasking, e
     config = SamplerConfig(1.0, remasking, block_length=4, steps=6)
     policy.sample(prompts(5), blank(torch.ones(5, 8, dtype=torch.bool)), config, noise(5))
     assert seen == expected
+
+
+def test_a_given_beginning_is_a_longer_prompt() -> None:
+    """Two tokens given before four to decode, against a prompt that ends with them, with the same noise."""
+    policy, count = joint_policy(6), 8
+    ids = torch.randint(3, (count, 10), generator=torch.Generator().manual_seed(2))
+    for config in (SamplerConfig(), SamplerConfig(0.7, "low_confidence"), SamplerConfig(0.0, "margin")):
+        given = (torch.arange(6) < 2).expand(count, -1)
+        filled = policy.sample(Tokens.full(ids[:, :4]), Tokens.full(ids[:, 4:]), config, noise(count), given=given)
+        short = blank(torch.ones(count, 4, dtype=torch.bool))
+        longer = policy.sample(Tokens.full(ids[:, :6]), short, config, noise(count))
+        assert torch.equal(filled.ids, torch.cat([ids[:, 4:6], longer.ids], 1))
+        assert torch.equal(filled.order[:, 2:], longer.order)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_given_tokens_stay_and_the_rest_is_decoded_once(config: SamplerConfig) -> None:
+    policy = joint_policy(6)
+    valid = torch.arange(6) < torch.tensor([6, 4, 1, 6, 3, 5])[:, None]
+    generator = torch.Generator().manual_seed(3)
+    given = torch.rand(valid.shape, generator=generator) < 0.5
+    places = Tokens(torch.randint(3, valid.shape, generator=generator), valid)
+    sample = policy.sample(left_padded(LINES), places, config, noise(6), EOS, given)
+    kept = given | ~valid
+    assert torch.equal(sample.ids[kept], places.ids[kept])
+    assert (sample.order[kept] == -1).all()
+    assert config.eos_stop or (sample.order[~kept] >= 0).all()
+    few = policy.sample(left_padded(LINES), places, replace(config, max_rows=2), noise(6), EOS, given)
+    assert torch.equal(few.ids, sample.ids), "a row does not depend on the rows beside it"
+    other = policy.sample(left_padded(LINES), places.with_ids(places.ids ^ ~kept), config, noise(6), EOS, given)
+    assert torch.equal(other.ids, sample.ids), "the ids of places that are not given do not matter"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_nothing_given_changes_nothing(config: SamplerConfig) -> None:
+    policy, places = joint_policy(6), blank(torch.ones(6, 6, dtype=torch.bool))
+    without = policy.sample(left_padded(LINES), places, config, noise(6), EOS)
+    nothing = policy.sample(left_padded(LINES), places, config, noise(6), EOS, torch.zeros(6, 6, dtype=torch.bool))
+    assert torch.equal(nothing.ids, without.ids)
+    assert torch.equal(nothing.order, without.order)
 
 
 def test_greedy_does_not_depend_on_the_noise() -> None:

@@ -159,7 +159,20 @@ def test_the_mask_is_the_tokenizers_then_the_models_then_the_known_one(tmp_path:
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
+    with pytest.raises(UserError, match=r"tokenizer = .*: no tokenizer there \(none of tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="these are adapters without a model"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"tokenizer = .*: cannot be read"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_mask_that_the_model_does_not_know_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    write_tiny_llada(tmp_path, mask_token_id=264)
+    with pytest.raises(UserError, match="mask token = 264: the model's vocabulary has 264 tokens"):
         load_tokenizer(tmp_path)
 
 

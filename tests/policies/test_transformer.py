@@ -69,6 +69,30 @@ def test_requested_places_are_those_of_the_full_pass() -> None:
     torch.testing.assert_close(network(ragged, at), full.gather(1, at[..., None].expand(-1, -1, 16)))
 
 
+def test_gradients_are_the_same_with_checkpointing_and_every_block_is_computed_twice() -> None:
+    network, prompt, completion = build_network(), tokens(2, 4), tokens(3, 5, seed=2)
+    calls: list[int] = []
+    for block in network.blocks:
+        block.get_submodule("up").register_forward_pre_hook(lambda *_: calls.append(1))
+
+    def gradients() -> dict[str, torch.Tensor]:
+        network.zero_grad()
+        encoded = network.encode(prompt)
+        hidden = network(completion, torch.tensor([[0, 3]] * 3), encoded, torch.tensor([1, 0, 1]))
+        network.head(hidden).square().sum().backward()
+        return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    once = len(calls)
+    assert once == 3 + 2, "the prompt's last block gives keys and values only"
+    network.gradient_checkpointing = True
+    torch.testing.assert_close(gradients(), plain, atol=0.0, rtol=0.0)
+    assert len(calls) == 3 * once
+    with torch.no_grad():
+        network(completion)
+    assert len(calls) == 3 * once + 3
+
+
 def test_positions_can_be_given() -> None:
     network, line = build_network(), tokens(2, 4)
     positions = torch.arange(4).expand(2, -1)

@@ -46,7 +46,8 @@ def test_another_number_of_processes_is_an_option() -> None:
 
 
 def test_fsdp_wraps_blocks_by_the_class_that_the_network_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command_line("fsdp")))
+    given = ["--main_process_port", "0", *command_line("fsdp")]  # another run may have the usual one
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
     for key, value in prepare_multi_gpu_env(arguments).items():
         if key.startswith("FSDP"):
             monkeypatch.setenv(key, value)

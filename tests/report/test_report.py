@@ -1,25 +1,24 @@
-"""The report: words and numbers follow from the runs."""
+"""The report's words: one sentence, and a verdict for each label, agree with the numbers that they are made of."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from dipod.config import RunConfig
 from dipod.errors import UserError
-from dipod.recipes import overlay
-from dipod.report import Run, read_runs, sentence, write_report
-from dipod.report.figures import curves
-from dipod.runs import Silent, create, train
+from dipod.recipes import load
+from dipod.report import Run, read_runs, sentence
+from dipod.report.verdict import judge, movement
+from dipod.runs import create
+from tests.report.building import build_run, with_rows
 from tests.test_trainer import tiny
 
 
-def build_run(algorithm: str, seed: int, solved: float, gap: float, kind: str = "exact") -> Run:
-    start = {"step": 0, "solved_sampled": 0.05, "solved_greedy": 0.1, "gap": 0.01, "gap_kind": kind}
-    end = {"step": 9, "reward": 0.9, "solved_sampled": solved, "solved_greedy": 1.0, "gap": gap, "gap_kind": kind}
-    config = overlay(RunConfig(), {"algorithm": algorithm, "seed": seed})
-    return Run(Path(f"{algorithm}-{seed}"), config, [start, {"step": 1, "reward": 0.4, "cosine": 0.9}, end], {})
+def told(*found: Run) -> str:
+    """All sentences of a verdict."""
+    return " ".join(judge("x", found).sentences)
 
 
 def test_one_run_in_one_sentence() -> None:
@@ -30,7 +29,10 @@ def test_one_run_in_one_sentence() -> None:
 
 
 def test_a_gap_that_is_not_exact_is_called_what_it_is() -> None:
-    assert "gap (lower bound) ended at" in sentence([build_run("fpo", 0, 0.5, 1.0, "lower_bound")])
+    run = build_run("fpo", 0, 0.5, 1.0, "lower_bound")
+    assert "gap (lower bound) ended at" in sentence([run])
+    assert "gap (lower bound) grew" in told(run)
+    assert "a factor of at least 2.72" in told(run)
 
 
 def test_several_algorithms_are_compared_by_medians_whoever_wins() -> None:
@@ -41,30 +43,99 @@ def test_several_algorithms_are_compared_by_medians_whoever_wins() -> None:
     assert "fpo+dipod solves no more than fpo, with a gap of 0.5 nats against 8" in text
 
 
-def test_curves_take_only_what_was_measured() -> None:
-    run = build_run("fpo", 0, 0.5, 1.0)
-    assert set(curves([run])) == {"reward", "solved_sampled", "solved_greedy", "gap"}
-    assert run.curve("cosine") == ([1], [0.9])
-    assert run.last("elbo") is None
+def test_a_sweep_is_told_by_its_best_its_worst_and_its_ends() -> None:
+    measured = ((0.0, 0.3, 5.0), (0.1, 0.6, 1.0), (0.5, 0.2, 0.25))
+    text = sentence([build_run("fpo+dipod", 0, solved, gap, beta=beta) for beta, solved, gap in measured])
+    assert "highest at 0.1 (60.0 %) and lowest at 0.5 (20.0 %)" in text
+    assert "the gap ends at 5 nats at 0.0 and 0.25 at 0.5" in text
 
 
-def test_page_shows_boards_and_settings_and_needs_nothing_else(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        create(tmp_path / "C" / "fpo" / f"seed-{seed}", tiny(algorithm="fpo", seed=seed))
-        train(tmp_path / "C" / "fpo" / f"seed-{seed}", Silent())
-    page = write_report([tmp_path / "C"], tmp_path / "out").read_text()
-    assert page.count('<table class="board">') == 16
-    assert "Thin lines are the 2 seeds" in page
-    assert "algorithm: fpo" in page
-    assert "<script" not in page
-    assert 'src="http' not in page
-    assert 'href="http' not in page.replace('xlink:href="http', "")
-    assert (tmp_path / "out" / "figures" / "overview.png").exists()
+@pytest.mark.parametrize(
+    ("gaps", "moved"),
+    [
+        ((1.0, 9.0), "grew"),
+        ((9.0, 1.0), "fell"),
+        ((1.0, 1.9), "held"),
+        ((1.0, 0.55), "held"),
+        ((0.001, 0.09), "held"),
+        ((0.0, 0.5), "grew"),
+        ((0.0, 0.0), "held"),
+        ((1.0, math.nan), "unmeasured"),
+        ((), "unmeasured"),
+    ],
+)
+def test_a_gap_moves_by_a_factor_of_two_or_is_held(gaps: tuple[float, ...], moved: str) -> None:
+    rows = [{"step": i, "gap": gap, "gap_kind": "exact"} for i, gap in enumerate(gaps)] or [{"step": 0, "reward": 1.0}]
+    assert movement([with_rows(rows)]) == moved
 
 
-def test_folders_without_runs_are_named(tmp_path: Path) -> None:
+def test_the_verdict_says_first_and_last_medians_and_the_spread_of_seeds() -> None:
+    text = told(*(build_run("fpo", seed, 0.5, gap) for seed, gap in enumerate((2.0, 4.0, 3.0))))
+    assert (
+        "grew: 0.01 nats at the beginning, 3 at the end, 300 times (0.375 a token); seeds end between 2 and 4" in text
+    )
+    assert "too low by a factor of 20.1" in text
+
+
+def test_the_angle_is_that_of_the_mean_cosine_of_the_second_half() -> None:
+    rows = [{"step": i, "cosine": c, "gap": 0.01} for i, c in enumerate((0.9, 0.1, 0.4, 0.6))]
+    angle = math.degrees(math.acos(0.5))
+    assert f"a mean cosine of 0.5 with the true policy gradient, {angle:.0f}° off; the lowest measured was 0.1" in told(
+        with_rows(rows)
+    )
+
+
+def test_the_monitor_speaks_where_nothing_else_was_measured() -> None:
+    rows = [
+        {"step": 0, "monitor_gap": 0.2, "monitor_gap_kind": "bracket", "monitor_cosine": 1.02},
+        {"step": 9, "monitor_gap": 3.0, "monitor_gap_kind": "bracket", "warning": "the gap has grown 15x"}
+        | {"monitor_gap_low": 2.5, "monitor_gap_high": 3.75},
+    ]
+    verdict = judge("x", [with_rows(rows, seed=3)])
+    assert verdict.movement == "grew"
+    assert verdict.gap == 3.0
+    assert "gap (bracket, on the rollouts) grew" in " ".join(verdict.sentences)
+    assert "in a bracket from 2.5 to 3.75" in " ".join(verdict.sentences)
+    assert "0° off" in " ".join(verdict.sentences)
+    assert verdict.warnings == ((3, 9, "the gap has grown 15x"),)
+
+
+def test_what_was_lost_again_is_said() -> None:
+    rows = [{"step": 10 * i, "solved_sampled": v, "gap": 0.01} for i, v in enumerate((0.0, 0.8, 0.3))]
+    assert "Its best was 80.0 % at update 10; 50 points were lost again" in told(with_rows(rows))
+    assert "lost again" not in told(with_rows(rows[:2]))
+
+
+def test_troubles_are_said() -> None:
+    run = with_rows([{"step": 0, "gap": 0.1}, {"step": 7, "gap": 0.1, "reward": math.inf}], trainer__steps=20)
+    assert "seed 0: 7 of 20" in told(run)
+    assert "from update 7 on, reward is not a finite number" in told(run)
+    assert run.curve("reward") == ([], [])
+    assert "finite" not in told(with_rows([{"step": 0, "gap": 0.1, "monitor_cosine": math.nan}]))
+
+
+def test_a_run_that_measured_nothing_is_told_without_numbers() -> None:
+    run = with_rows([{"step": 0, "grad_norm": 1.0}])
+    assert "The gap was not measured." in told(run)
+    assert "?" in sentence([run])
+
+
+def test_runs_are_found_in_folders_that_have_some(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run there"):
         read_runs([tmp_path])
     create(tmp_path / "new", tiny())
     with pytest.raises(UserError, match="no metrics yet"):
         read_runs([tmp_path / "new"])
+    for seed in (0, 1):
+        create(tmp_path / "C" / "fpo" / f"seed-{seed}", tiny(algorithm="fpo", seed=seed))
+    (tmp_path / "C" / "fpo" / "seed-1" / "metrics.jsonl").write_text('{"step": 0, "gap": 1.0}\n')
+    assert [run.config.seed for run in read_runs([tmp_path / "C", tmp_path / "C"])] == [1]
+
+
+def test_settings_that_a_run_does_not_know_yet_are_the_defaults(tmp_path: Path) -> None:
+    create(tmp_path, tiny(algorithm="fpo"))
+    kept = (tmp_path / "config.yaml").read_text().splitlines()
+    (tmp_path / "config.yaml").write_text("\n".join(line for line in kept if "gap_paths" not in line))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "gap": 1.0}\n')
+    (run,) = read_runs([tmp_path])
+    assert run.config == tiny(algorithm="fpo", gap_paths=type(load("sudoku").trainer)().gap_paths)  # type: ignore[union-attr]

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
 import torch
 
+from dipod import two_token
 from dipod.errors import UserError
+from dipod.likelihood.masked import elbo_proxy
 from dipod.tightening import (
+    Adaptive,
+    AdaptiveConfig,
     Distillation,
     Initial,
     Interleave,
     Off,
     Regularise,
     Tightening,
+    Tolerance,
     distil,
     parse_tightening,
 )
 
 
 def test_off_does_nothing() -> None:
-    assert Off().next_beta(0, None, None) == 0
     off: Tightening[Distillation] = Off()
+    assert off.next_beta(0, None, None) == 0
+    assert not off.wants_gap(0)
     assert all(off.distillation_before(step) is None for step in range(3))
 
 
@@ -55,23 +62,25 @@ def test_tightenings_are_read_from_the_name_of_the_algorithm(base: str) -> None:
     answers: dict[str, Tightening[Distillation]] = {
         "": Off(),
         "+dipod": Regularise(0.3, 5),
-        "+interleave": Interleave(4, stage),
+        "+interleave": Interleave(stage, 4),
         "+initial": Initial(stage),
+        "+adaptive": Adaptive(0.3, AdaptiveConfig(target=0.7)),
+        "+tolerance": Tolerance(stage, target=0.7, every=5),
     }
     for suffix, answer in answers.items():
-        assert parse_tightening(base + suffix, beta=0.3, ramp=5, every=4, stage=stage) == answer
+        assert parse_tightening(base + suffix, 0.3, 5, 4, stage, AdaptiveConfig(target=0.7)) == answer
 
 
 @pytest.mark.parametrize("algorithm", ["fpo+", "fpo+magic", "fpo+DiPOD", "fpo+dipod+dipod"])
 def test_unknown_tightenings_are_refused_with_the_choices(algorithm: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_tightening(algorithm, beta=0.3, ramp=0, every=4, stage=Distillation())
+        parse_tightening(algorithm, 0.3, 0, 4, Distillation(), AdaptiveConfig())
     assert f"algorithm = {algorithm!r}: " in str(caught.value)
     assert "choose fpo, fpo+dipod, fpo+interleave, fpo+initial" in str(caught.value)
 
 
 def test_beta_may_grow_from_nothing() -> None:
-    tightening = Regularise(0.8, ramp=4)
+    tightening: Regularise[Distillation] = Regularise(0.8, ramp=4)
     assert [tightening.next_beta(step, None, None) for step in (0, 1, 3, 9)] == pytest.approx([0.2, 0.4, 0.8, 0.8])
     with pytest.raises(UserError, match="beta_ramp = -1"):
         Regularise(0.8, ramp=-1)
@@ -123,3 +132,56 @@ def test_a_stage_ends_early_once_the_gain_falls_below_the_tolerance() -> None:
 def test_a_stage_clips_the_gradient() -> None:
     _, x = stage(Distillation(steps=1, learning_rate=1.0), max_grad_norm=0.5)
     assert x == pytest.approx(0.5)
+
+
+def test_beta_moves_with_the_logarithm_of_the_gap_within_its_bounds() -> None:
+    tightening: Adaptive[Distillation] = Adaptive(
+        0.4, AdaptiveConfig(target=0.5, every=2, rate=0.3, least=0.1, most=2.0)
+    )
+    assert tightening.next_beta(0, None, None) == 0.4
+    assert tightening.next_beta(2, 0.4, 0.5) == pytest.approx(0.4)
+    assert tightening.next_beta(2, 0.4, 0.5 * math.e**0.5) == pytest.approx(0.4 * math.exp(0.15))
+    assert tightening.next_beta(2, 0.4, 0.5, 0.5 / math.e) == pytest.approx(0.4 * math.exp(0.5)), "it has grown"
+    assert tightening.next_beta(2, 0.4, 1e9) == tightening.next_beta(2, 0.4, 1e6), "one wild gap does no harm"
+    assert tightening.next_beta(3, 0.4, 9.0) == 0.4, "nothing was measured at an odd update"
+    assert tightening.next_beta(2, 0.1, -0.2) == 0.1
+    assert tightening.next_beta(2, 2.0, 9.0) == 2.0
+    assert [tightening.wants_gap(step) for step in range(4)] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("lag", [0, 3])
+def test_beta_settles_where_the_gap_is_at_its_target(lag: int) -> None:
+    """A gap proportional to 1/β that answers some updates later."""
+    config = AdaptiveConfig(target=0.5, every=1, least=1e-3, most=1e3)
+    tightening: Adaptive[Distillation] = Adaptive(0.01, config)
+    betas, gaps = [0.01] * (lag + 1), []
+    for step in range(200):
+        gaps.append(0.2 / betas[-1 - lag])
+        betas.append(tightening.next_beta(step, betas[-1], gaps[-1], gaps[-2] if step else None))
+    assert 0.2 / betas[-1] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_exact_gap_is_held_at_its_target_while_the_policy_improves() -> None:
+    """On two tokens, where the bare estimator leaves a gap four times as wide."""
+    config = AdaptiveConfig(target=0.01, every=1, rate=0.05, damping=2.0, least=1e-3, most=10.0)
+    free = two_token.run(elbo_proxy)
+    held = two_token.run(elbo_proxy, Adaptive(0.05, config))
+    assert free.gap[-1] > 0.04
+    assert max(abs(gap / 0.01 - 1) for gap in held.gap[750:]) < 0.25
+    assert held.expected_return[-1] > free.expected_return[-1]
+
+
+def test_a_stage_follows_a_gap_above_the_tolerance() -> None:
+    stage = Distillation()
+    tightening = Tolerance(stage, target=0.5, every=3)
+    assert tightening.stage is stage
+    assert [tightening.wants_gap(step) for step in range(4)] == [True, False, False, True]
+    assert [tightening.distillation_before(step, 0.6) for step in range(5)] == [None, stage, None, None, stage]
+    assert tightening.distillation_before(1, 0.4) is None
+    assert tightening.distillation_before(1, None) is None
+
+
+@pytest.mark.parametrize("settings", [{"target": 0.0}, {"rate": -1.0}, {"every": 0}, {"least": 3.0, "most": 2.0}])
+def test_impossible_targets_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"adaptive\."):
+        AdaptiveConfig(**settings)  # type: ignore[arg-type]

@@ -16,20 +16,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from dipod import compare, runs
 from dipod.cli.progress import facts
-from dipod.errors import UserError
+from dipod.errors import UserError, require
 from dipod.recipes import load, overlay
 from dipod.report import read_runs, sentence
 from dipod.runs import Interrupted
 
 NAME = "compare"
-HELP = "several algorithms and seeds on one recipe, on one page"
+HELP = "several algorithms, settings and seeds on one recipe, on one page"
 REFRESH_SECONDS = 3.0
 DESCRIPTION = """Train several algorithms on several seeds from shared base models, in parallel; put them on one page.
 
   dipod compare sudoku --algorithms fpo,fpo+dipod,spg,spg+dipod --seeds 0,1,2 --out C
+  dipod compare countdown-tiny --algorithms fpo+dipod --vary beta=0,0.05,0.2 --out B
+  dipod compare sudoku --algorithms fpo --vary beta=0,1.5 --vary trainer.group_size=4,8      (their product)
 
-Each cell is a run folder OUT/ALGORITHM/seed-S. Started again with the same folder, it goes on where it stopped.
-Settings are flags as in `dipod train`.
+Each cell is a run folder OUT/ALGORITHM/seed-S, or "OUT/ALGORITHM beta=0.05/seed-S" where settings are swept. Started
+again with the same folder, it goes on where it stopped. Settings for all cells are flags as in `dipod train`.
 """
 
 
@@ -40,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--algorithms", default="fpo,fpo+dipod,spg,spg+dipod", metavar="A,B,...", help="default: %(default)s"
     )
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N,...", help="default: %(default)s")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="FIELD=V,V,...",
+        help="sweep a setting; may be given several times",
+    )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)"
     )
@@ -59,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("seeds", arguments.seeds, "give whole numbers separated by commas") from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cells are stopped, and save, as by Ctrl-C
     started = time.perf_counter()
-    cells = compare.plan(config, algorithms, seeds, out)
+    cells = compare.plan(config, algorithms, seeds, out, parse_vary(arguments.vary))
     with _Board(console, cells) as board:
         try:
             compare.execute(cells, arguments.jobs, board.show)
@@ -73,13 +82,31 @@ def run(arguments: argparse.Namespace) -> None:
     console.print(f"{text}\nreport: {out / 'report.html'} ({result['seconds']:.0f} s)", highlight=False, soft_wrap=True)
 
 
+def parse_vary(given: Sequence[str]) -> dict[str, list[str]]:
+    """Names and values, as they are typed, of ``FIELD=V,V,...``.
+
+    Raises:
+        UserError: no name, no values, or a name given twice.
+    """
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        chosen = [value.strip() for value in values.split(",") if value.strip()]
+        require(bool(name) and bool(chosen), "vary", text, "write --vary FIELD=V,V,...")
+        require(name not in found, "vary", text, "give each setting once, with all its values")
+        found[name] = chosen
+    return found
+
+
 class _Board:
     """A bar for all updates of all cells, one for each running cell, and a line for each that is done."""
 
     def __init__(self, console: Console, cells: Sequence[compare.Cell]) -> None:
         self.console, self.cells = console, cells
+        self.width = max(map(len, (cell.name for cell in cells)))
         self.progress = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn(f"{{task.description:<{self.width}}}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[facts]}"),
             console=console,
@@ -115,4 +142,4 @@ class _Board:
                 self.progress.remove_task(self.bars.pop(name))
                 cell = next(cell for cell in self.cells if cell.name == name)
                 rows = runs.read_metrics(cell.folder)
-                self.console.print(f"{name:<28} {facts(rows[-1]) if rows else 'failed'}", highlight=False)
+                self.console.print(f"{name:<{self.width}} {facts(rows[-1]) if rows else 'failed'}", highlight=False)

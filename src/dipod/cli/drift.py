@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dipod import runs
+from dipod.config import RunConfig
 from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
+from dipod.drift import Gap
+from dipod.drift.gap import RANDOM_ORDER, bracket_rows, exact_rows
 from dipod.errors import UserError, require
-from dipod.loop import Metrics
+from dipod.likelihood.exact import MAX_EXACT_TOKENS
+from dipod.meter import Meter, decoding_of
+from dipod.noise import Noise
 from dipod.parallel import start
-from dipod.recipes import AnyConfig, build_policy, build_task, build_trainer
+from dipod.policies.sampling import SamplerConfig
+from dipod.recipes import build_policy, build_task, build_trainer
+from dipod.rollouts import Rollouts
+from dipod.trainer import Trainer
 
 NAME = "drift"
-HELP = "measure the gap of a run's checkpoints"
-DESCRIPTION = """Measure how far the bound is from log π, checkpoint by checkpoint: gap = log π − ELBO on own actions.
+HELP = "measure the drift of a run's checkpoints"
+INTERVAL = 1.96
+DESCRIPTION = """Measure how far the bound is from log π, checkpoint by checkpoint: gap = log π − ELBO on own actions;
+with --gradient also how far the update points away from the policy gradient.
 
-  dipod drift runs/track-fpopp+initial-seed0
-  dipod drift runs/sudoku-spg-seed0 --actions 256 --json
+  dipod drift runs/sudoku-spg-seed0 --actions 256 --gradient 32
+  dipod drift runs/gsm8k-llada-spg-spg-seed0 --last --paths 32
+  dipod drift runs/track-fpopp+initial-seed0 --json
 
-For flow policies the log-density of the sampler is exact, and so it is for short completions; where completions are
-too long, the gap is a lower bound and says so. Gaussians have none, and of noisy chains it cannot be had.
+Exact where completions have at most --exact-tokens tokens, and for flow policies. Elsewhere the gap is bracketed from
+both sides by K' decoding orders (--paths), one of which is the sample's own; both ends close in as K' grows. log π is
+that of one token a step in random order, which the ELBO bounds, or with --decoding run that of the run's own blocks and
+steps, whose gap may be negative. Every number says what it is; ± and [ ] are 95 % intervals over actions.
 """
 
 
@@ -32,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--actions", type=int, default=0, metavar="N", help="actions measured (default: the run's)")
+    parser.add_argument("--paths", type=int, default=16, metavar="K'", help="decoding orders (default: %(default)s)")
+    parser.add_argument(
+        "--exact-tokens", type=int, default=10, metavar="N", help="longest exact (default: %(default)s)"
+    )
+    parser.add_argument("--decoding", choices=("random", "run"), default="random", help="whose log π is measured")
+    parser.add_argument("--gradient", type=int, default=0, metavar="N", help="compare gradients on N training rollouts")
+    parser.add_argument(
+        "--sketch", type=int, default=0, metavar="D", help="project gradients to D numbers (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the actions and orders (default: %(default)s)")
     parser.add_argument("--last", action="store_true", help="only the last checkpoint")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object a checkpoint")
 
@@ -40,42 +65,127 @@ def run(arguments: argparse.Namespace) -> None:
     """Restore every checkpoint and measure it."""
     config, found = runs.read_config(arguments.folder), runs.checkpoints(arguments.folder)
     require(arguments.actions >= 0, "--actions", arguments.actions, "give a whole number of at least 1")
+    require(arguments.paths >= 2, "--paths", arguments.paths, "give at least 2: one order says nothing about the gap")
+    require(arguments.gradient >= 0, "--gradient", arguments.gradient, "give a number of rollouts, or 0 for none")
+    fits = 0 <= arguments.exact_tokens <= MAX_EXACT_TOKENS
+    mend = f"give 0 to {MAX_EXACT_TOKENS}; longer completions are bracketed, ever more closely with --paths"
+    require(fits, "--exact-tokens", arguments.exact_tokens, mend)
     steps = list(found)[-1:] if arguments.last else list(found)
+    asked = _Asked(**{field.name: getattr(arguments, field.name) for field in fields(_Asked)})
     rows = []
     for step in steps:
-        metrics = _measure(config, found[step], arguments.actions)
-        if "gap" not in metrics:
-            mend = "this policy's likelihood cannot be measured, or the run measures on nothing; give --actions N"
-            raise UserError("gap", config.algorithm, mend)
-        rows.append({"step": step, **{name: metrics[name] for name in _shown(metrics)}})
+        if isinstance(config, ControlConfig):
+            row = _of_control(config, found[step], asked)
+        else:
+            row = _of_language(config, found[step], asked, announce=step == steps[0] and not arguments.json)
+        rows.append({"step": step, **row})
         if not arguments.json:
             print(_line(rows[-1]), flush=True)
     if arguments.json:
         print(json.dumps(rows))
 
 
-def _measure(config: AnyConfig, checkpoint: Path, actions: int) -> Metrics:
-    """The evaluation of one checkpoint, on so many actions if not 0."""
-    processes = start()
-    if isinstance(config, ControlConfig):
-        chosen = replace(config.trainer, evaluate_episodes=0, gap_actions=actions or config.trainer.gap_actions)
-        control = build_control_trainer(replace(config, trainer=chosen), processes)
-        runs.restore(checkpoint, control)
-        return control.evaluate()
-    count = actions or config.trainer.gap_problems
-    problems = max(config.trainer.evaluate_problems, count)
-    language = replace(config, trainer=replace(config.trainer, gap_problems=count, evaluate_problems=problems))
-    task = build_task(language)
-    trainer = build_trainer(language, build_policy(language, task), task, processes)
+@dataclass(frozen=True)
+class _Asked:
+    """The numbers on the command line."""
+
+    actions: int
+    paths: int
+    exact_tokens: int
+    decoding: str
+    gradient: int
+    sketch: int
+    seed: int
+
+
+def _of_control(config: ControlConfig, checkpoint: Path, asked: _Asked) -> dict[str, Any]:
+    """What a control policy's own actions say."""
+    require(not asked.gradient, "--gradient", asked.gradient, "gradients are compared for masked models only")
+    chosen = replace(config.trainer, evaluate_episodes=0, gap_actions=asked.actions or config.trainer.gap_actions)
+    trainer = build_control_trainer(replace(config, trainer=chosen), start())
     runs.restore(checkpoint, trainer)
-    return trainer.evaluate()
+    metrics = trainer.evaluate(asked.seed)
+    if "gap" not in metrics:
+        mend = "this policy's likelihood cannot be measured, or the run measures on nothing; give --actions N"
+        raise UserError("gap", config.algorithm, mend)
+    names = ("log_prob", "elbo", "gap", "gap_error", "gap_kind", "gap_valid")
+    return {name: metrics[name] for name in names if name in metrics}
 
 
-def _shown(metrics: Metrics) -> list[str]:
-    return [name for name in ("log_prob", "elbo", "gap", "gap_error", "gap_kind", "gap_valid") if name in metrics]
+def _of_language(config: RunConfig, checkpoint: Path, asked: _Asked, announce: bool) -> dict[str, Any]:
+    """What a masked model's own completions of held-out problems say, and its rollouts on training problems."""
+    free = config.sampler if asked.decoding == "run" else SamplerConfig(max_rows=config.sampler.max_rows)
+    count = asked.actions or config.trainer.gap_problems or config.trainer.evaluate_problems
+    require(count > 0, "--actions", asked.actions, "the run measures on nothing; give a number of actions")
+    group = config.trainer.group_size
+    sizes = replace(
+        config.trainer,
+        exact_tokens=asked.exact_tokens,
+        prompts=max(1, -(-asked.gradient // group)),
+    )
+    config = replace(config, trainer=sizes, sampler=free, seed=config.seed)
+    task = build_task(config)
+    decoding = decoding_of(free, task.completion_length)
+    if decoding is None:
+        mend = "the run's sampler gives its completions no law that could be had from orders; use --decoding random"
+        raise UserError("--decoding", asked.decoding, mend)
+    trainer = build_trainer(config, build_policy(config, task), task, start())
+    runs.restore(checkpoint, trainer)
+    rollouts = _own_actions(trainer, count, asked.seed)
+    longest = int(rollouts.length.max())
+    exact = decoding == RANDOM_ORDER and longest <= asked.exact_tokens
+    rows = exact_rows(longest) if exact else bracket_rows(longest, asked.paths, True, decoding)
+    if announce:
+        how = "every mask" if exact else f"{asked.paths} decoding orders"
+        total = len(rollouts) * rows
+        print(f"{len(rollouts)} completions of up to {longest} tokens, {how}: {total:,} forward rows a checkpoint")
+    meter = replace(trainer.meter, seed=asked.seed)
+    gap = meter.gap(rollouts, len(rollouts), asked.paths, 0)
+    per_token = float(rollouts.length.double().mean())
+    row = {**_numbers(gap), "tokens": per_token, "gap_per_token": gap.gap / per_token, "decoding": asked.decoding}
+    return row | (_gradient(trainer, meter, asked) if asked.gradient else {})
+
+
+def _own_actions(trainer: Trainer, count: int, seed: int) -> Rollouts:
+    """One completion for each held-out problem, from the noise of the run's evaluations if ``seed`` is 0."""
+    task, device = trainer.task, trainer.processes.device
+    problems = task.held_out(max(count, trainer.config.evaluate_problems))[:count]
+    observation, blank = task.observe(problems).to(device), task.blank(problems).to(device)
+    index = torch.arange(len(problems))
+    noise = Noise.keyed(seed, "evaluation", "sampled", examples=index.tolist(), device=device)
+    sample = trainer.policy.sample(observation, blank, trainer.settings.sampler, noise, task.eos_id)
+    action, counted = task.complete(problems, sample.ids.cpu())
+    nothing = torch.zeros(len(problems), device=device)
+    return Rollouts(observation, action.to(device), counted.to(device), nothing, nothing, index, sample.order)
+
+
+def _numbers(gap: Gap) -> dict[str, Any]:
+    found = {"elbo": gap.elbo, "gap": gap.gap, "gap_kind": gap.kind, "gap_error": gap.error}
+    if gap.kind == "exact":
+        return {"log_prob": gap.elbo + gap.gap, **found}
+    low, high = gap.low - INTERVAL * gap.low_error, None if gap.high is None else gap.high + INTERVAL * gap.high_error
+    return {**found, "gap_low": gap.low, "gap_high": gap.high, "gap_interval": [low, high]}
+
+
+def _gradient(trainer: Trainer, meter: Meter, asked: _Asked) -> dict[str, Any]:
+    """The angle of the update on fresh rollouts on training problems."""
+    rollouts = trainer.collect("drift")
+    found = meter.alignment(rollouts, asked.gradient, asked.paths, 0, asked.sketch)
+    if found is None:
+        return {}
+    return {"cosine": found.cosine, "drift_share": found.drift_share, "cosine_kind": found.kind}
 
 
 def _line(row: dict[str, Any]) -> str:
-    error = f" ± {row['gap_error']:.3f}" if "gap_error" in row else ""
     kind = str(row["gap_kind"]).replace("_", " ")
-    return f"step {row['step']:>6}   gap {row['gap']:9.3f}{error} nats ({kind})   ELBO {row['elbo']:9.3f} nats"
+    if row["gap_kind"] == "exact":
+        width = f" ± {INTERVAL * row['gap_error']:.3f}"
+    else:
+        low, high = row["gap_interval"]
+        width = f" [{low:.3f}, {'∞' if high is None else f'{high:.3f}'}]"
+    per_token = f" ({row['gap_per_token']:.4f} a token)" if "gap_per_token" in row else ""
+    text = f"step {row['step']:>6}   gap {row['gap']:9.3f}{width} nats{per_token}, {kind}   ELBO {row['elbo']:9.3f}"
+    if "cosine" in row:
+        share = f"gap's part {row['drift_share']:.2f} of the likelihood's"
+        text += f"   cosine {row['cosine']:.3f}, {share} ({row['cosine_kind']})"
+    return text

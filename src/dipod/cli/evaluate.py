@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from dipod import runs
 from dipod.checkpoints import load_checkpoint
@@ -13,11 +14,14 @@ from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.evaluation import evaluate
+from dipod.loop import Metrics
 from dipod.parallel import start
+from dipod.policies.hub import HUB_NAME
 from dipod.policies.transformer import CONFIG_FILE
 from dipod.protocol import protocol_line
 from dipod.recipes import build_policy, build_task, control, language, load, overlay
 from dipod.tasks.text.rows import TASKS
+from dipod.tasks.text.task import TextTask
 
 NAME = "eval"
 HELP = "solved problems (or returns) and gap of a run or a model, held out or from a file"
@@ -29,8 +33,14 @@ DESCRIPTION = """Evaluate the last checkpoint of a run, or a saved model, by sam
   dipod eval runs/fpo/base --task sudoku --task.blanks 10 --problems 1000
   dipod eval GSAI-ML/LLaDA-8B-Instruct --task gsm8k --parser d1 --lengths 128,256,512
 
-Settings are flags as in `dipod train`; a run brings its own, a small model those of the recipe named by --task, a
-model of the hub's format those of the recipe llada with the task gsm8k, math, countdown or sudoku.
+Settings are flags as in `dipod train`. What is not given comes
+
+  for a run             from its config.yaml
+  for a small model     from the recipe named by --task (default: sudoku)
+  for any other model   from the recipe llada, with the task named by --task: `dipod recipes llada`
+
+A model that `dipod merge` wrote brings no settings of its run, only weights and tokenizer. Length, steps, temperature,
+precision and the rest are those of the recipe unless flags say otherwise; the model card lists the flags of the run.
 """
 
 
@@ -72,22 +82,34 @@ def _evaluate_control(arguments: argparse.Namespace, folder: Path, settings: dic
     config, checkpoint = control(overlay(runs.read_config(folder), settings)), runs.last_checkpoint(folder)
     episodes = config.trainer.evaluate_episodes
     require(episodes > 0, "problems", episodes, "give at least 1 episode")
-    trainer = build_control_trainer(config, start())
+    processes = start()
+    trainer = build_control_trainer(config, processes)
     runs.restore(checkpoint, trainer)
     metrics = trainer.evaluate(arguments.seed)
+    if not processes.main:
+        return
     result = {"model": str(checkpoint), "episodes": episodes, **metrics}
+    lines = [f"{checkpoint}: {episodes} episodes of {config.task.name}"]
+    for how, label in (("sampled", "sampled"), ("greedy", "zero noise")):
+        found = f"return {metrics[f'reward_{how}']:9.4f}   length {metrics[f'length_{how}']:7.1f}"
+        lines.append(f"{label:<11} {found}")
+    _tell(arguments, result, [*lines, *_gap_line(metrics, 11)])
+
+
+def _tell(arguments: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> None:
+    """Append the result where ``--out`` says, and print it: as JSON, or as lines for people."""
     if arguments.out is not None:
         with arguments.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
-    if arguments.json:
-        print(json.dumps(result))
-        return
-    print(f"{checkpoint}: {episodes} episodes of {config.task.name}")
-    for how in ("sampled", "greedy"):
-        label = "sampled" if how == "sampled" else "zero noise"
-        print(f"{label:<11} return {metrics[f'reward_{how}']:9.4f}   length {metrics[f'length_{how}']:7.1f}")
-    if "gap" in metrics:
-        print(f"{'gap':<11} {metrics['gap']:.4f} nats (exact)   ELBO {metrics['elbo']:.3f} nats")
+    print(json.dumps(result) if arguments.json else "\n".join(lines))
+
+
+def _gap_line(metrics: Metrics, width: int) -> list[str]:
+    """A line on the gap, if it was measured."""
+    if "gap" not in metrics:
+        return []
+    kind = str(metrics["gap_kind"]).replace("_", " ")
+    return [f"{'gap':<{width}} {metrics['gap']:.4f} nats ({kind})   ELBO {metrics['elbo']:.3f} nats"]
 
 
 def _of_length(text: str) -> dict[str, str]:
@@ -110,21 +132,15 @@ def _evaluate(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
     found = evaluate(policy, task, problems, config.sampler, config.trainer, processes, arguments.seed)
     protocol = protocol_line(config, str(processes.device), arguments.seed)
     result = {"model": str(checkpoint or arguments.model), "problems": len(problems), **found.metrics, **protocol}
+    if isinstance(task, TextTask) and "test" in task.notes:
+        result["note"] = task.notes["test"]
     if not processes.main:
         return
-    if arguments.out is not None:
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-    if arguments.json:
-        print(json.dumps(result))
-        return
     metrics = found.metrics
-    print(f"{result['model']}: {len(problems)} held-out problems\n{protocol['protocol']}")
+    lines = [f"{result['model']}: {len(problems)} held-out problems", str(protocol["protocol"])]
     for how in ("sampled", "greedy"):
-        print(f"{how:<8} reward {metrics[f'reward_{how}']:8.4f}   solved {metrics[f'solved_{how}']:6.1%}")
-    if "gap" in metrics:
-        kind = str(metrics["gap_kind"]).replace("_", " ")
-        print(f"gap      {metrics['gap']:.4f} nats ({kind})   ELBO {metrics['elbo']:.3f} nats")
+        lines.append(f"{how:<8} reward {metrics[f'reward_{how}']:8.4f}   solved {metrics[f'solved_{how}']:6.1%}")
+    _tell(arguments, result, [*lines, *_gap_line(metrics, 8)])
 
 
 def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunConfig, Path | None]:
@@ -139,6 +155,8 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
         return language(overlay(load(task or "sudoku"), {**settings, "base": name})), None
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise UserError("model", name, f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")
+    known = folder.exists() or HUB_NAME.fullmatch(name) is not None
+    require(known, "model", name, "give the folder of a run or of a model, or a name on the hub such as owner/model")
     require(task in TASKS, "task", task, f"choose one of {', '.join(TASKS)}")
     given = {"task.name": task, "model.lora_rank": 0, **settings, "model.path": name}
     return language(overlay(load("llada"), given)), None

@@ -5,18 +5,34 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
 
 from dipod import __version__
-from dipod.cli import compare, drift, evaluate, merge, motion, play, recipes, report, score, train, two_token
+from dipod.cli import (
+    compare,
+    drift,
+    evaluate,
+    flexibility,
+    merge,
+    motion,
+    play,
+    recipes,
+    report,
+    score,
+    train,
+    two_token,
+)
 from dipod.errors import UserError
-from dipod.parallel import leave
+from dipod.parallel import first, leave
 from dipod.runs import Interrupted
+from dipod.tasks.text.task import OverlongPrompts
 
 WIDTH = 110
 
-COMMANDS = (train, compare, evaluate, drift, score, report, play, merge, motion, recipes, two_token)
+COMMANDS = (train, compare, evaluate, drift, flexibility, score, report, play, merge, motion, recipes, two_token)
 TAKE_SETTINGS = (train.NAME, compare.NAME, evaluate.NAME)
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
@@ -79,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(given)
         arguments.settings = settings
         run: Callable[[argparse.Namespace], None] = arguments.run
-        run(arguments)
+        with _notes():
+            run(arguments)
     except UserError as error:
         print(f"dipod: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -87,6 +104,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dipod: {stop or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Inside it, what a task warns of is a line on stderr, once, from one process."""
+    said: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, OverlongPrompts):
+            usual(message, category, filename, lineno, file, line)
+        elif first() and str(message) not in said:
+            said.add(str(message))
+            print(f"dipod: note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def split_settings(given: Sequence[str], command: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:
@@ -109,7 +150,7 @@ def split_settings(given: Sequence[str], command: argparse.ArgumentParser) -> tu
             rest.append(word)
             continue
         if not equals:
-            if not waiting:
+            if not waiting or waiting[0].startswith("--"):
                 raise UserError(flag, "", "a value is missing; settings are written --field value")
             value = waiting.pop(0)
         settings[flag[2:].replace("-", "_")] = value

@@ -46,7 +46,8 @@ class Display:
         self.latest |= metrics
         self._advance("training", int(metrics["step"]), steps, facts(self.latest))
         if "gap" in metrics:
-            self.console.print(f"step {metrics['step']:>5}  {facts(self.latest, evaluation=True)}", highlight=False)
+            line = f"step {metrics['step']:>5}  {facts(self.latest, evaluation=True)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def _advance(self, name: str, step: int, steps: int, text: str) -> None:
         if name not in self.bars:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dipod.algorithms import ALGORITHMS
+from dipod.control.algorithms import table as control_algorithms
 from dipod.errors import UserError
 from dipod.recipes import AnyConfig, fields, load, names, summary, to_yaml
 from dipod.recipes.settings import FOLDER
@@ -27,6 +28,7 @@ On several GPUs of one machine, with a launch file of ours (ddp, fsdp or zero2):
   accelerate launch --config_file $(dipod recipes --launch ddp) -m dipod train RECIPE
 """
 LAUNCH = FOLDER / "launch"
+TIGHTENINGS = "+dipod, +interleave, +initial, +adaptive or +tolerance"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         listed = {name: summary(name) for name in names()}
         algorithms = {algorithm.name: algorithm.paper for algorithm in ALGORITHMS.values()}
+        control = {algorithm.name: algorithm.paper for algorithm in control_algorithms().values()}
         if arguments.json:
-            print(json.dumps({"recipes": listed, "algorithms": algorithms}, indent=2))
+            listing = {"recipes": listed, "algorithms": algorithms, "control_algorithms": control}
+            print(json.dumps(listing, indent=2))
             return
-        for title, table in (("Recipes", listed), ("Algorithms, alone or with +dipod or +interleave", algorithms)):
-            print(f"{title}:")
+        tables = {"Recipes": listed, "Algorithms for text and boards": algorithms, "Algorithms for control": control}
+        for title, table in tables.items():
+            alone = f", alone or with {TIGHTENINGS}" if table is not listed else ""
+            print(f"{title}{alone}:")
             width = max(map(len, table))
             for name, about in table.items():
                 print(f"  {name:<{width}}  {about}")

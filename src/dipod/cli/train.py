@@ -15,6 +15,7 @@ from dipod.errors import UserError
 from dipod.parallel import by_first, first
 from dipod.recipes import AnyConfig, load, overlay, to_yaml
 from dipod.report import write_report
+from dipod.report.live import Live
 from dipod.runs import Interrupted
 
 NAME = "train"
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", highlight=False)
     with Display(console) as display:
         try:
-            runs.train(folder, display)
+            runs.train(folder, Live(folder, display) if first() else display)
         except Interrupted:
             raise Interrupted(f"saved; go on with `dipod train --resume {folder}`") from None
     if not first():

@@ -9,15 +9,16 @@ from torch import nn
 
 from dipod.control.algorithms import ControlAlgorithm, table
 from dipod.control.config import ControlConfig, SelfDistillationConfig
+from dipod.control.peers import Peers
 from dipod.control.trainer import ControlSettings, ControlTrainer
 from dipod.errors import UserError, require
 from dipod.likelihood.flow import TimesConfig
 from dipod.noise import keyed_generator
 from dipod.parallel import Processes
-from dipod.policies.flow import ChainPolicy, FlowPolicy, FlowSettings
+from dipod.policies.flow import FlowPolicy, FlowSettings, make_flow
 from dipod.policies.gaussian import GaussianPolicy
 from dipod.policies.mlp import Perceptron, parse_widths
-from dipod.policies.velocity import VelocityNetwork
+from dipod.policies.vae import VaePolicy, VaeSettings
 from dipod.tasks.control import Environment, GymnasiumEpisodes, WorldEpisodes
 from dipod.tasks.control.gymnasium import GymnasiumConfig
 from dipod.tightening import Tightening, parse_tightening
@@ -30,10 +31,12 @@ def parse_algorithm(text: str, config: ControlConfig) -> tuple[ControlAlgorithm,
         UserError: a base or a tightening that does not exist, or a stage for a policy that has nothing to distil.
     """
     base, _, suffix = text.partition("+")
-    rows = table(config.objective)
+    rows = table(config.objective, config.policy.kind)
     if base not in rows:
-        raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}")
-    tightening = parse_tightening(text, config.beta, config.beta_ramp, config.distillation.every, config.distillation)
+        other = ", or policy.kind flow" if base in table() else ""
+        raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}{other}")
+    stages = config.distillation
+    tightening = parse_tightening(text, config.beta, config.beta_ramp, stages.every, stages, config.adaptive)
     if rows[base].acting == "gaussian" and suffix:
         raise UserError("algorithm", text, f"{base}'s log-probability is exact: there is no bound to tighten")
     return rows[base], tightening
@@ -81,7 +84,7 @@ def device_of(config: ControlConfig) -> torch.device:
     return device
 
 
-def build_control_policy(config: ControlConfig, environment: Environment) -> FlowPolicy | GaussianPolicy:
+def build_control_policy(config: ControlConfig, environment: Environment) -> FlowPolicy | VaePolicy | GaussianPolicy:
     """The policy that the algorithm trains, for the environment's sizes, with a fresh network."""
     row, _ = parse_algorithm(config.algorithm, config)
     chosen, sizes = config.policy, (environment.observation_size, environment.action_size)
@@ -90,28 +93,48 @@ def build_control_policy(config: ControlConfig, environment: Environment) -> Flo
     if row.acting == "gaussian":
         gaussian = GaussianPolicy(*sizes, hidden, chosen.spread * chosen.action_scale, chosen.activation, generator)
         return gaussian.to(device_of(config))
+    if row.acting == "vae":
+        given = ("latent", "samples", "action_scale", "output_scale", "latent_scale", "spread")
+        latent = VaeSettings(**{name: getattr(chosen, name) for name in given})
+        return VaePolicy(*sizes, hidden, latent, chosen.activation, generator).to(device_of(config))
     times = TimesConfig(chosen.samples, chosen.times, chosen.times_beta, steps=chosen.sampling_steps)
     settings = FlowSettings(chosen.sampling_steps, chosen.action_scale, chosen.perturbation, chosen.chain_noise, times)
-    network = VelocityNetwork(*sizes, hidden, chosen.activation, chosen.time_features, chosen.output_scale, generator)
-    return (ChainPolicy if row.acting == "chain" else FlowPolicy)(network, settings).to(device_of(config))
+    flow = make_flow(
+        *sizes,
+        hidden,
+        settings,
+        generator,
+        row.acting == "chain",
+        chosen.activation,
+        chosen.time_features,
+        chosen.output_scale,
+    )
+    return flow.to(device_of(config))
 
 
 def build_control_trainer(config: ControlConfig, processes: Processes) -> ControlTrainer:
     """The loop of a control run.
 
     Raises:
-        UserError: several processes.
+        UserError: environments or episodes that cannot be shared out among the processes, or a device that they cannot
+            exchange tensors of.
     """
-    mend = "control runs on one process; start it without a launcher"
-    require(processes.count == 1, "processes", processes.count, mend)
     row, tightening = parse_algorithm(config.algorithm, config)
-    environment = build_environment(config, config.trainer.environments)
-    held_out = build_environment(config, max(config.trainer.evaluate_episodes, 1))
+    count, episodes, kind = processes.count, config.trainer.evaluate_episodes, processes.device.type
+    reachable = count == 1 or device_of(config).type == kind
+    require(reachable, "device", config.device, f"{count} processes exchange tensors on {kind}; leave it out")
+    mend = f"give each of the {count} processes at least one, or 0 for no evaluation"
+    require(episodes == 0 or episodes >= count, "trainer.evaluate_episodes", episodes, mend)
+    mine = processes.share(config.trainer.environments, "trainer.environments")
+    held = Peers.of(processes).share(max(episodes, count))
+    environment, held_out = (build_environment(config, part.stop - part.start) for part in (mine, held))
     policy: Any = build_control_policy(config, environment)
     hidden = parse_widths(config.policy.critic_hidden, "policy.critic_hidden")
     generator = keyed_generator(config.seed, "critic")
     critic: nn.Module = Perceptron(environment.observation_size, 1, hidden, config.policy.activation, generator)
-    settings = ControlSettings(config.trainer, config.objective, config.optimiser)
+    settings = ControlSettings(
+        config.trainer, config.objective, config.optimiser, config.monitor, config.adaptive.rollouts, config.beta
+    )
     return ControlTrainer(
         policy, critic.to(device_of(config)), environment, held_out, row, tightening, settings, config.seed, processes
     )

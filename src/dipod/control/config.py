@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dipod.config import CommonConfig, LoggingConfig
-from dipod.control.algorithms import ControlObjective
-from dipod.errors import require
+from dipod.control.algorithms import ControlObjective, Kind
+from dipod.errors import at_least, below_one, not_negative, positive, shares
 from dipod.likelihood.flow import Times
 from dipod.policies.mlp import parse_widths
 from dipod.tasks.configs import ControlTaskConfig
@@ -32,6 +32,9 @@ class ControlTrainerConfig:
         advantage_limit: standardised advantages stay within ± this; 0 for no limit.
         value_weight: of the critic's squared error in the loss.
         value_clip: new values may leave old ones by this much before their error stops to pull; 0 for no clipping.
+        average: decay of a running average of the policy's weights, once an iteration; the average is what is then
+            evaluated and played. 0 for none.
+        average_from: iterations up to which the average is the policy itself.
         warmup_steps: steps of every environment before the first iteration, in which the untrained policy acts and only
             the normaliser of observations learns; the same whatever the algorithm.
         evaluate_every: iterations between two evaluations; 0 for the ends only.
@@ -52,6 +55,8 @@ class ControlTrainerConfig:
     advantage_limit: float = 100.0
     value_weight: float = 1.0
     value_clip: float = 0.0
+    average: float = 0.0
+    average_from: int = 500
     warmup_steps: int = 100
     evaluate_every: int = 20
     evaluate_episodes: int = 64
@@ -59,18 +64,12 @@ class ControlTrainerConfig:
     save_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("environments", "horizon", "epochs", "mini_batches"):
-            value = getattr(self, name)
-            require(value >= 1, f"trainer.{name}", value, "give a whole number of at least 1")
-        for name in ("steps", "warmup_steps", "evaluate_every", "evaluate_episodes", "gap_actions"):
-            value = getattr(self, name)
-            require(value >= 0, f"trainer.{name}", value, "give a whole number of at least 0")
-        for name in ("discount", "trace"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"trainer.{name}", value, "give a number from 0 to 1")
-        for name in ("advantage_limit", "value_weight", "value_clip", "save_every"):
-            value = getattr(self, name)
-            require(value >= 0, f"trainer.{name}", value, "give a number of at least 0")
+        at_least(self, "trainer", 1, "environments", "horizon", "epochs", "mini_batches")
+        at_least(self, "trainer", 0, "steps", "warmup_steps", "evaluate_every", "evaluate_episodes", "gap_actions")
+        at_least(self, "trainer", 0, "save_every", "average_from")
+        below_one(self, "trainer", "average")
+        shares(self, "trainer", "discount", "trace")
+        not_negative(self, "trainer", "advantage_limit", "value_weight", "value_clip")
 
 
 @dataclass(frozen=True)
@@ -78,21 +77,26 @@ class ControlPolicyConfig:
     """The networks, and how the policy acts.
 
     Attributes:
-        hidden: widths of the policy's hidden layers.
+        kind: what fpo and fpopp train: "flow", or "vae" for a latent-variable policy; ddpo trains a noisy chain and ppo
+            a Gaussian whatever it is.
+        hidden: widths of the policy's hidden layers, a VAE's decoder's and encoder's each.
         critic_hidden: of the critic's.
         activation: "elu", "silu", "relu" or "tanh".
         sampling_steps: K Euler steps from noise to action.
         time_features: size of the embedding of t.
-        output_scale: the velocity network's output is multiplied by it.
+        output_scale: the velocity network's output, or a VAE's decoder's, is multiplied by it.
         action_scale: the network's actions times this are the environment's.
         perturbation: standard deviation of noise on executed actions, in the environment's units.
         chain_noise: σ of ddpo's noisy chain.
-        spread: first standard deviation of ppo's Gaussian.
-        samples: S noise samples an action.
+        spread: first standard deviation of ppo's Gaussian, or of a VAE's decoder, over action_scale.
+        latent: a VAE's latent dimensions, 1 or 2.
+        latent_scale: its decoder sees latents times this: how much they say at first.
+        samples: S noise samples, or a VAE's latent samples, an action.
         times: how their t is drawn: "beta", "discrete" or "log-uniform".
         times_beta: of Beta(1, beta); 1 is uniform.
     """
 
+    kind: Kind = "flow"
     hidden: str = "128,128"
     critic_hidden: str = "128,128"
     activation: str = "elu"
@@ -103,6 +107,8 @@ class ControlPolicyConfig:
     perturbation: float = 0.02
     chain_noise: float = 0.3
     spread: float = 0.5
+    latent: int = 1
+    latent_scale: float = 1.0
     samples: int = 8
     times: Times = "beta"
     times_beta: float = 1.0
@@ -110,9 +116,8 @@ class ControlPolicyConfig:
     def __post_init__(self) -> None:
         parse_widths(self.hidden, "policy.hidden")
         parse_widths(self.critic_hidden, "policy.critic_hidden")
-        require(self.spread > 0, "policy.spread", self.spread, "give a positive standard deviation")
-        require(self.samples >= 1, "policy.samples", self.samples, "give at least one noise sample")
-        require(self.sampling_steps >= 1, "policy.sampling_steps", self.sampling_steps, "give at least one step")
+        positive(self, "policy", "spread")
+        at_least(self, "policy", 1, "samples", "sampling_steps")
 
 
 @dataclass(frozen=True)
@@ -141,15 +146,9 @@ class ControlOptimiserConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "least", "most", "max_grad_norm"):
-            value = getattr(self, name)
-            require(value > 0, f"optimiser.{name}", value, "give a positive number")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimiser.{name}", value, "give a number from 0 to below 1")
-        for name in ("weight_decay", "target_change"):
-            value = getattr(self, name)
-            require(value >= 0, f"optimiser.{name}", value, "give a number of at least 0")
+        positive(self, "optimiser", "learning_rate", "least", "most", "max_grad_norm")
+        below_one(self, "optimiser", "beta1", "beta2")
+        not_negative(self, "optimiser", "weight_decay", "target_change")
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,8 @@ class SelfDistillationConfig:
         environment_steps: steps of every environment a round.
         batch: actions of a gradient step, drawn from the buffer without replacement.
         samples: noise samples an action; 0 takes the policy's.
-        loss: "flat" minimises the unweighted flow-matching loss, as released; "elbo" maximises the bound itself, whose
-            optimum is the same and whose gradient is noisier.
+        loss: of flows: "flat" minimises the unweighted flow-matching loss, as released; "elbo" maximises the bound
+            itself, whose optimum is the same and whose gradient is noisier. A VAE has its ELBO alone.
         buffer: newest actions that are kept; 0 keeps all, as in Algorithm 3.
         learning_rate: of the stage's own AdamW.
         weight_decay: of it.
@@ -180,14 +179,10 @@ class SelfDistillationConfig:
     every: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "environment_steps", "batch", "every"):
-            value = getattr(self, name)
-            require(value >= 1, f"distillation.{name}", value, "give a whole number of at least 1")
-        for name in ("samples", "buffer", "weight_decay"):
-            value = getattr(self, name)
-            require(value >= 0, f"distillation.{name}", value, "give a number of at least 0")
-        rate = self.learning_rate
-        require(rate > 0, "distillation.learning_rate", rate, "give a positive learning rate")
+        at_least(self, "distillation", 1, "iterations", "environment_steps", "batch", "every")
+        at_least(self, "distillation", 0, "samples", "buffer")
+        not_negative(self, "distillation", "weight_decay")
+        positive(self, "distillation", "learning_rate")
 
 
 @dataclass(frozen=True)

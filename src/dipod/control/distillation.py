@@ -1,4 +1,4 @@
-"""Self-distillation of a flow policy: a frozen teacher acts, the policy learns its actions (Algorithms 1 and 3)."""
+"""Self-distillation: a frozen teacher acts, the policy learns its actions (Algorithms 1 and 3)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dipod.control.config import SelfDistillationConfig
 from dipod.control.rollouts import Collector
 from dipod.errors import UserError
-from dipod.likelihood.flow import TimesConfig, draw_noise, flow_evidence
-from dipod.noise import keyed_generator
+from dipod.likelihood.flow import FlowNoise, TimesConfig, draw_noise, flow_evidence
 from dipod.policies.flow import FlowPolicy
+from dipod.policies.vae import VaePolicy
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,58 @@ class Buffer:
         return tuple(table[rows] for table in self._tables)
 
 
-def distillation_loss(
+def distillation_losses(
     policy: FlowPolicy,
     observation: Tensor,
     action: Tensor,
-    samples: int,
+    noise: FlowNoise,
     loss: Literal["elbo", "flat"],
+    cutoff: float,
+) -> Tensor:
+    """Minus the ELBO of actions [B, d] in the environment's units, or their flow-matching loss over d, [B]."""
+    evidence = flow_evidence(policy.velocity(observation), action / policy.settings.action_scale, noise)
+    return -evidence.elbo(cutoff=cutoff) if loss == "elbo" else evidence.loss("mean").mean(-1)
+
+
+def distillation_times(config: SelfDistillationConfig, own: TimesConfig, cutoff: float) -> TimesConfig:
+    """Where a stage asks: log-uniform times, where an ELBO's estimate is best; the flat loss at the policy's own."""
+    samples = config.samples or own.samples
+    elbo = config.loss == "elbo"
+    return TimesConfig(samples, "log-uniform", low=cutoff) if elbo else replace(own, samples=samples)
+
+
+def stage_losses(
+    policy: FlowPolicy | VaePolicy,
+    observation: Tensor,
+    action: Tensor,
+    places: Tensor,
+    batch: int,
+    config: SelfDistillationConfig,
     cutoff: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Minus the mean ELBO of actions [B, d] in the environment's units, or their mean flow-matching loss over d.
+    """What a stage descends at some actions [M, d] of a batch, whose noise is drawn for all of it: [M].
 
-    The ELBO is asked at log-uniform times, where its estimate is best; the flat loss at the policy's own.
+    Args:
+        policy: what learns; a latent-variable policy has minus its ELBO, whatever ``config.loss``.
+        observation: [M, o].
+        action: in the environment's units.
+        places: where they stand in the batch, [M].
+        batch: actions in it.
+        config: the stage.
+        cutoff: t0 of a flow's ELBO.
+        generator: of the noise.
     """
-    own = policy.settings.times
-    times = TimesConfig(samples, "log-uniform", low=cutoff) if loss == "elbo" else replace(own, samples=samples)
-    noise = draw_noise(len(action), policy.action_size, times, generator)
-    evidence = flow_evidence(policy.velocity(observation), action / policy.settings.action_scale, noise)
-    return -evidence.elbo(cutoff=cutoff).mean() if loss == "elbo" else evidence.loss("mean").mean()
+    if isinstance(policy, VaePolicy):
+        eps = policy.draw(batch, config.samples or policy.settings.samples, generator)[places]
+        return -policy.evidence(observation, action, (eps,)).elbo()
+    times = distillation_times(config, policy.settings.times, cutoff)
+    noise = draw_noise(batch, policy.action_size, times, generator)[places]
+    return distillation_losses(policy, observation, action, noise, config.loss, cutoff)
 
 
 def self_distil(
-    policy: FlowPolicy,
+    policy: FlowPolicy | VaePolicy,
     collector: Collector,
     config: SelfDistillationConfig,
     cutoff: float,
@@ -94,7 +124,8 @@ def self_distil(
 
     Args:
         policy: what learns.
-        collector: of the environments that the teacher acts in; its count of transitions goes on.
+        collector: of the environments that the teacher acts in; its count of transitions goes on. Of several
+            processes, all call this; they leave with the same policy.
         config: the stage.
         cutoff: t0 of the ELBO.
         seed: of everything random in the stage.
@@ -104,30 +135,35 @@ def self_distil(
         The rounds.
 
     Raises:
-        UserError: a policy without a velocity.
+        UserError: a policy whose log-probability is exact.
     """
-    if not isinstance(policy, FlowPolicy):
+    if not isinstance(policy, FlowPolicy | VaePolicy):
         raise UserError("algorithm", type(policy).__name__, "its log-probability is exact: there is nothing to distil")
     teacher = deepcopy(policy).requires_grad_(False).eval()
-    teacher.settings = replace(policy.settings, perturbation=0.0)
-    samples = config.samples or policy.settings.times.samples
-    optimiser = torch.optim.AdamW(
-        policy.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    device, each = next(policy.parameters()).device, config.environment_steps * collector.environment.count
-    buffer = Buffer(min(config.buffer or config.iterations * each, config.iterations * each))
+    if isinstance(teacher, FlowPolicy):
+        teacher.settings = replace(teacher.settings, perturbation=0.0)
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    device, peers = next(policy.parameters()).device, collector.peers
+    steps, width = config.iterations * config.environment_steps, collector.environment.count
+    if config.buffer:
+        steps = min(steps, max(1, config.buffer // collector.count))
+    buffer = Buffer(steps * width)
     rounds: list[Round] = []
     for i in range(config.iterations):
-        generator = keyed_generator(seed, "distillation", i, device=device)
+        generator = peers.generator(seed, "distillation", i, total=collector.count, device=device)
         seen = collector.collect(teacher, config.environment_steps, generator)
         buffer.add(seen.observation.flatten(0, 1), seen.action.flatten(0, 1))
-        rows = torch.randperm(buffer.held, generator=generator, device=device)[: config.batch]
+        order = torch.randperm(buffer.held * peers.size, generator=generator, device=device)[: config.batch]
+        rows, places = peers.own(order, width)
         observation, action = buffer.pick(rows)
-        loss = distillation_loss(policy, observation, action, samples, config.loss, cutoff, generator)
+        losses = stage_losses(policy, observation, action, places, len(order), config, cutoff, generator)
+        loss = losses.sum() / (len(order) / peers.size)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(policy.network.parameters(), max_grad_norm)
+        peers.share_gradients(policy.parameters())
+        nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
         optimiser.step()
-        rounds.append(Round(float(loss.detach()), buffer.held, float(seen.reward.mean())))
+        told = peers.mean(torch.stack([loss.detach(), seen.reward.mean()])).tolist()
+        rounds.append(Round(told[0], buffer.held * peers.size, told[1]))
     optimiser.zero_grad()
     return rounds

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dipod.likelihood.flow import FlowNoise, TimesConfig, draw_noise, flow_evidence
+from dipod.control.peers import ALONE, Peers
+from dipod.likelihood.flow import TimesConfig, draw_noise, flow_evidence
 from dipod.likelihood.flow_exact import euler_log_prob
 from dipod.loop import Metrics
 from dipod.noise import keyed_generator
 from dipod.policies.flow import ChainPolicy, FlowPolicy
 from dipod.policies.gaussian import GaussianPolicy
+from dipod.policies.vae import VaePolicy
 from dipod.tasks.control.protocol import Environment
 
 GAP_SAMPLES = 64
@@ -21,16 +24,24 @@ ROWS_PER_PASS = 64
 """Actions of a pass of exact densities: d products of the Jacobian each."""
 
 
-def evaluate(policy: Any, environment: Environment, seed: int = 0) -> Metrics:
+def evaluate(policy: Any, environment: Environment, seed: int = 0, peers: Peers = ALONE, episodes: int = 0) -> Metrics:
     """One episode in each environment from the same starts every time: sampled actions, then zero-noise ones.
+
+    Args:
+        policy: what acts.
+        environment: this process's share of them.
+        seed: of starts and actions.
+        peers: the processes.
+        episodes: environments of all processes; 0 where one has all.
 
     Returns:
         ``reward_sampled`` and ``reward_greedy`` (mean return), ``length_sampled`` and ``length_greedy`` (mean steps).
     """
     metrics: Metrics = {}
+    total = episodes or environment.count
     for name in ("sampled", "greedy"):
         device = next(policy.parameters()).device
-        generator = keyed_generator(seed, "evaluation", device=device)
+        generator = peers.generator(seed, "evaluation", total=total, device=device)
         observation = environment.reset(generator)
         returns = torch.zeros(environment.count, device=device, dtype=torch.float64)
         lengths, alive = torch.zeros_like(returns), torch.ones_like(returns, dtype=torch.bool)
@@ -41,21 +52,30 @@ def evaluate(policy: Any, environment: Environment, seed: int = 0) -> Metrics:
             observation, alive = step.observation, alive & ~step.done
             if not bool(alive.any()):
                 break
-        metrics[f"reward_{name}"] = float(returns.mean())
-        metrics[f"length_{name}"] = float(lengths.mean())
+        metrics[f"reward_{name}"] = float(peers.gather_rows(returns, total).mean())
+        metrics[f"length_{name}"] = float(peers.gather_rows(lengths, total).mean())
     return metrics
 
 
 @torch.no_grad()
-def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0) -> Metrics:
+def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, peers: Peers = ALONE) -> Metrics:
     """Log π and ELBO of one own action for each observation, in nats a whole action, perturbation aside.
 
     For a flow policy the log-density is that of the Euler sampler, exact, and the ELBO an average over log-uniform
-    times; the mean gap cannot be negative beyond its own noise. A Gaussian's gap is zero. A noisy chain's log-density
-    is not to be had.
+    times; the mean gap cannot be negative beyond its own noise. A latent-variable policy's are integrals over the
+    latent. A Gaussian's gap is zero. A noisy chain's log-density is not to be had.
+
+    Args:
+        policy: whose gap.
+        observation: [B, o], the same on all processes, which share the work.
+        cutoff: t0 of the ELBO.
+        seed: of actions and noise samples.
+        peers: the processes.
 
     Returns:
-        ``log_prob``, ``elbo``, ``gap`` (means), ``gap_kind`` "exact" and ``gap_error``, the standard error of ``gap``.
+        ``log_prob``, ``elbo``, ``gap`` (means), ``gap_kind`` "exact" and ``gap_error``, the standard error of ``gap``;
+        ``gap_valid``, the share of actions whose numbers can be believed, which the means are over; of a
+        latent-variable policy ``latent_information``, I(z; a|o): the nats that its actions say about their latents.
     """
     if isinstance(policy, ChainPolicy):
         return {}
@@ -65,30 +85,53 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0) 
         action, record = policy.act(observation, generator)
         mean = float(policy.evidence(observation, action, record).log_prob.double().mean())
         return {"log_prob": mean, "elbo": mean, "gap": 0.0, "gap_kind": "exact", "gap_error": 0.0}
+    if isinstance(policy, VaePolicy):
+        return _latent_gap(policy, observation, generator, peers)
     assert isinstance(policy, FlowPolicy)
-    d, scale = policy.action_size, policy.settings.action_scale
-    noise = torch.randn(len(observation), d, generator=generator, device=device, dtype=observation.dtype)
-    times = TimesConfig(GAP_SAMPLES, "log-uniform", low=cutoff)
-    asked = draw_noise(len(observation), d, times, generator)
-    log_probs, elbos = [], []
-    for start in range(0, len(observation), ROWS_PER_PASS):
-        rows = slice(start, start + ROWS_PER_PASS)
+    d, scale, total = policy.action_size, policy.settings.action_scale, len(observation)
+    noise = torch.randn(total, d, generator=generator, device=device, dtype=observation.dtype)
+    asked = draw_noise(total, d, TimesConfig(GAP_SAMPLES, "log-uniform", low=cutoff), generator)
+    mine = peers.share(total)
+    measured = [observation.new_zeros(0, 3, dtype=torch.float64)]
+    for start in range(mine.start, mine.stop, ROWS_PER_PASS):
+        rows = slice(start, min(start + ROWS_PER_PASS, mine.stop))
         velocity = policy.velocity(observation[rows])
         found = euler_log_prob(velocity, noise[rows], policy.settings.sampling_steps)
-        part: FlowNoise = asked[rows]
-        bound = flow_evidence(velocity, found.action, part).elbo(cutoff=cutoff).double()
-        log_probs.append(found.log_prob[found.valid])
-        elbos.append(bound[found.valid])
-    log_prob, elbo = torch.cat(log_probs), torch.cat(elbos)
+        bound = flow_evidence(velocity, found.action, asked[rows]).elbo(cutoff=cutoff)
+        measured.append(torch.stack([found.log_prob, bound.double(), found.valid.double()], -1))
+    return _means(peers.gather_rows(torch.cat(measured), total), d * math.log(scale))
+
+
+def _latent_gap(policy: VaePolicy, observation: Tensor, generator: torch.Generator, peers: Peers) -> Metrics:
+    """`measure_gap` of a latent-variable policy."""
+    action, z = policy.sample(observation, generator)
+    total = len(observation)
+    mine = peers.share(total)
+    observation, action, z = observation[mine], action[mine], z[mine, None]
+    found = policy.density(observation, action)
+    told = policy.conditional(observation, action)(z)[:, 0].double() - found.log_prob
+    measured = torch.stack([found.log_prob, found.elbo, found.valid.double(), told], -1)
+    whole = peers.gather_rows(measured, total)
+    means = _means(whole)
+    return means and {**means, "latent_information": float(whole[whole[:, 2] > 0, 3].mean())}
+
+
+def _means(measured: Tensor, units: float = 0.0) -> Metrics:
+    """Means over the actions that can be believed; nothing where none can.
+
+    Args:
+        measured: log π, ELBO and whether they can be believed, [B, 3 or more] float64.
+        units: nats by which both are less in the environment's units.
+    """
+    log_prob, elbo = measured[measured[:, 2] > 0, :2].unbind(-1)
     if not len(elbo):
         return {}
     gap = log_prob - elbo
-    units = d * torch.tensor(scale, dtype=torch.float64).log().item()
     return {
         "log_prob": float(log_prob.mean()) - units,
         "elbo": float(elbo.mean()) - units,
         "gap": float(gap.mean()),
         "gap_kind": "exact",
         "gap_error": float(gap.std() / len(gap) ** 0.5),
-        "gap_valid": len(gap) / len(observation),
+        "gap_valid": len(gap) / len(measured),
     }

@@ -20,11 +20,12 @@ from dipod.noise import keyed_generator
 from dipod.policies.flow import FlowPolicy
 from dipod.policies.gaussian import GaussianPolicy
 from dipod.policies.hub import load_weights
+from dipod.policies.vae import VaePolicy
 from dipod.tasks.control import Drawing, Environment, GymnasiumConfig, GymnasiumEpisodes, MultiGoal
 from dipod.tasks.control.episodes import Episodes
 
 ActionNoise = Literal["sampled", "zero"]
-Policy = FlowPolicy | GaussianPolicy
+Policy = FlowPolicy | VaePolicy | GaussianPolicy
 SECONDS_PER_STEP = 0.05
 """Of a task that does not say."""
 
@@ -75,7 +76,7 @@ class Paths:
 
 
 def load_policy(config: ControlConfig, checkpoint: Path | None, normaliser: Path | None = None) -> Policy:
-    """The policy of a run on the CPU.
+    """The policy of a run on the CPU: the running average of its weights where the run has one.
 
     Args:
         config: of the run.
@@ -91,7 +92,8 @@ def load_policy(config: ControlConfig, checkpoint: Path | None, normaliser: Path
     if source is not None:
         with reading(source):
             weights = load_weights(source)
-            part = "policy." if checkpoint is not None else "policy.normaliser."
+            averaged = any(name.startswith("average.") for name in weights)
+            part = "policy.normaliser." if checkpoint is None else "average." if averaged else "policy."
             own = {name.removeprefix(part): value for name, value in weights.items() if name.startswith(part)}
             (policy if checkpoint is not None else policy.normaliser).load_state_dict(own)
     return policy.eval()

@@ -9,9 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dipod.control.peers import ALONE, Peers
 from dipod.tasks.control.guard import check_observation, check_step
 from dipod.tasks.control.protocol import Environment
 
+PREFIX = "environment."
 WINDOW = 100
 """Finished episodes over which returns and lengths are averaged."""
 
@@ -48,19 +50,25 @@ class Trajectories:
 
 
 class Collector:
-    """Steps environments with a policy and keeps account of episodes.
+    """Steps environments with a policy and keeps account of episodes, those of all processes.
 
     Attributes:
-        environment: what is acted in.
-        transitions: steps taken in all environments together.
+        environment: what this process acts in.
+        peers: the processes, each with as many environments.
+        transitions: steps taken in all environments of all processes together.
     """
 
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
+    def __init__(self, environment: Environment, peers: Peers = ALONE) -> None:
+        self.environment, self.peers = environment, peers
         self.transitions = 0
         self.observation: Tensor | None = None
         self._running = torch.zeros(2, environment.count, dtype=torch.float64)
         self._finished = torch.zeros(0, 2, dtype=torch.float64)
+
+    @property
+    def count(self) -> int:
+        """Environments of all processes together."""
+        return self.environment.count * self.peers.size
 
     def start(self, generator: torch.Generator) -> None:
         """Begin all episodes, at clocks spread over their length."""
@@ -88,18 +96,24 @@ class Collector:
                 (self.observation, action, step.reward, step.terminated, step.truncated, step.final_observation)
             )
             records.append(record)
-            self._account(step.reward, step.done)
             self.observation = step.observation
-        self.transitions += steps * self.environment.count
+        self.transitions += steps * self.count
         observation, action, *rest = (torch.stack(part) for part in zip(*seen, strict=True))
         record = tuple(torch.stack(part) for part in zip(*records, strict=True))
-        return Trajectories(observation, action, record, *rest)
+        found = Trajectories(observation, action, record, *rest)
+        self._account(found.reward, found.terminated | found.truncated)
+        return found
 
     def _account(self, reward: Tensor, done: Tensor) -> None:
-        self._running += torch.stack([reward.double(), torch.ones_like(reward, dtype=torch.float64)])
-        ended = self._running[:, done].T
-        self._finished = torch.cat([self._finished, ended])[-WINDOW:]
-        self._running[:, done] = 0
+        """Add up rewards [T, N] and steps of episodes, and take in those that are done [T, N]."""
+        sums = []
+        for gained, ended in zip(reward.double(), done, strict=True):
+            self._running += torch.stack([gained, torch.ones_like(gained)])
+            sums.append(self._running.clone())
+            self._running[:, ended] = 0
+        table = torch.cat([torch.stack(sums), done[:, None].double()], 1)  # [T, 3, N]: return, length, done
+        whole = self.peers.gather(table).permute(1, 0, 3, 2).flatten(0, 2)  # by step, then by environment
+        self._finished = torch.cat([self._finished, whole[whole[:, 2] > 0, :2]])[-WINDOW:]
 
     def episodes(self) -> dict[str, float | int | str]:
         """``reward`` (mean return) and ``episode_length`` of the last finished episodes; nothing before any ended."""
@@ -109,19 +123,27 @@ class Collector:
         return {"reward": reward, "episode_length": length}
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs."""
+        """All that a resumed run needs, the same on all processes and for any number of them."""
+        whole = {name: self._whole(value) for name, value in self.environment.state().items()}
         return {
-            **{f"environment.{name}": value for name, value in self.environment.state().items()},
-            "running": self._running.clone(),
+            **{PREFIX + name: value for name, value in whole.items()},
+            "running": self._whole(self._running.T).T.clone(),
             "finished": self._finished.clone(),
             "transitions": torch.tensor(self.transitions),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `state` returned."""
-        prefix = "environment."
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        self.observation = self.environment.load_state(own)
+        """Put back what `state` returned, on as many environments as there were."""
+        whole = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        self.observation = self.environment.load_state({name: self._own(value) for name, value in whole.items()})
         device = self.observation.device
-        self._running, self._finished = state["running"].to(device), state["finished"].to(device)
+        self._running, self._finished = self._own(state["running"].T).T.to(device), state["finished"].to(device)
         self.transitions = int(state["transitions"])
+
+    def _whole(self, rows: Tensor) -> Tensor:
+        """The rows of this process's environments and of all others'."""
+        return self.peers.gather_rows(rows, self.count)
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """Of the rows of all environments, those of this process's."""
+        return rows[self.peers.share(len(rows))]

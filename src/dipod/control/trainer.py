@@ -11,21 +11,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dipod.control.algorithms import ControlAlgorithm, ControlObjective
+from dipod.control.alignment import flow_alignment
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig, SelfDistillationConfig
 from dipod.control.distillation import self_distil
 from dipod.control.evaluation import evaluate, measure_gap
-from dipod.control.rollouts import Collector
+from dipod.control.peers import Peers
+from dipod.control.rollouts import Collector, Trajectories
 from dipod.control.update import Learner
-from dipod.loop import Loop, Metrics, TrainState
+from dipod.drift import Gap
+from dipod.drift.monitor import MonitorConfig, Spent
+from dipod.loop import Look, Loop, Metrics, TrainState
 from dipod.noise import derive, keyed_generator
 from dipod.parallel import Processes
+from dipod.policies.flow import FlowPolicy
 from dipod.tasks.control.protocol import Environment
 from dipod.tightening import Tightening
 
@@ -37,6 +44,9 @@ class ControlSettings:
     trainer: ControlTrainerConfig
     objective: ControlObjective
     optimiser: ControlOptimiserConfig
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    gap_rollouts: int = 16
+    usual_beta: float = 0.4
 
 
 class ControlTrainer(Loop[ControlTrainerConfig]):
@@ -57,27 +67,38 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         self.policy, self.held_out, self.algorithm = policy, held_out, algorithm
         self.tightening, self.settings, self.seed = tightening, settings, seed
         self.config, self.processes = settings.trainer, processes
-        self.network = nn.ModuleDict({"policy": policy, "critic": critic})
-        self.learner = Learner(policy, critic, algorithm, settings.trainer, settings.objective, settings.optimiser)
+        self.average = deepcopy(policy).requires_grad_(False) if self.config.average else None
+        parts = {"policy": policy, "critic": critic, "average": self.average}
+        self.network = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        self.peers = Peers.of(processes)
+        chosen = (settings.trainer, settings.objective, settings.optimiser)
+        self.learner = Learner(policy, critic, algorithm, *chosen, self.peers)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": self.learner.optimiser}
-        self.collector = Collector(environment)
-        self.state = TrainState()
+        self.collector = Collector(environment, self.peers)
+        self.state, self.spent = TrainState(), Spent()
         self.shown: list[dict[str, Any]] = []
 
     def train_step(self) -> Metrics:
         """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""
         state, metrics = self.state, Metrics()
-        stage = self.tightening.distillation_before(state.step)
+        stage = self.tightening.distillation_before(state.step, state.gap)
         if stage is not None:
             metrics |= self.distil(stage)
-        state.beta = self.tightening.next_beta(state.step, state.beta, state.gap)
         started = time.perf_counter()
         trajectories = self.collector.collect(self.policy, self.config.horizon, self._generator("rollout"))
         metrics["seconds_rollout"] = time.perf_counter() - started
-        metrics["reward_per_step"] = float(trajectories.reward.double().mean())
+        metrics["reward_per_step"] = float(self.peers.mean(trajectories.reward.double().mean()))
         metrics |= self.collector.episodes()
-        metrics |= self.learner.update(trajectories, state.beta, self._generator("update"))
+        if self.tightening.wants_gap(state.step):
+            measured = self._gap(trajectories, self.settings.gap_rollouts)
+            if measured is not None:
+                state.gap_before, state.gap, metrics["train_gap"] = state.gap, measured.gap, measured.gap
+        state.beta = self.tightening.next_beta(state.step, state.beta, state.gap, state.gap_before)
+        metrics |= self.look(self.settings.monitor, self.settings.usual_beta, partial(self._measure, trajectories))
+        common = keyed_generator(self.seed, "update", state.step, device=self.device)
+        metrics |= self.learner.update(trajectories, state.beta, common)
         metrics["transitions"] = self.collector.transitions
+        self._follow(self.config.average if state.step + 1 > self.config.average_from else 0.0)
         return metrics
 
     def distil(self, stage: SelfDistillationConfig) -> Metrics:
@@ -86,6 +107,7 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         seed = derive(self.seed, "stage", self.state.step)
         cutoff, norm = self.settings.objective.cutoff, self.settings.optimiser.max_grad_norm
         rounds = self_distil(self.policy, self.collector, stage, cutoff, seed, norm)
+        self._follow(0.0)
         return {
             "distillation_rounds": len(rounds),
             "distillation_loss_first": rounds[0].loss,
@@ -95,17 +117,41 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         }
 
     def evaluate(self, seed: int = 0) -> Metrics:
-        """Returns of whole episodes and the gap on states of the training environments, with the noise of ``seed``."""
+        """Returns of whole episodes and the gap on states of the training environments, with the noise of ``seed``.
+
+        Of the running average of the policy's weights where there is one.
+        """
         self.state.evaluated = self.state.step
+        policy = self.policy if self.average is None else self.average
         found: Metrics = {}
         if self.config.evaluate_episodes:
-            found |= evaluate(self.policy, self.held_out, seed)
+            found |= evaluate(policy, self.held_out, seed, self.peers, self.config.evaluate_episodes)
         if self.config.gap_actions and self.collector.observation is not None:
-            observation = self.collector.observation[: self.config.gap_actions]
-            found |= measure_gap(self.policy, observation, self.settings.objective.cutoff, seed)
-            gap = found.get("gap")
-            self.state.gap = None if gap is None else float(gap)
+            whole = self.peers.gather_rows(self.collector.observation, self.collector.count)
+            observation, cutoff = whole[: self.config.gap_actions], self.settings.objective.cutoff
+            found |= measure_gap(policy, observation, cutoff, seed, self.peers)
         return found
+
+    def _gap(self, trajectories: Trajectories, count: int) -> Gap | None:
+        """The exact gap of own actions in the first ``count`` states of the rollouts; None where it cannot be had."""
+        first = trajectories.observation[: -(-count // self.collector.count)]
+        observation = self.peers.gather(first).transpose(0, 1).flatten(0, 2)[:count]
+        seed = derive(self.seed, "monitor", self.state.step)
+        found = measure_gap(self.policy, observation, self.settings.objective.cutoff, seed, self.peers)
+        if "gap" not in found:
+            return None
+        gap, error = float(found["gap"]), float(found["gap_error"])
+        return Gap(gap, "exact", float(found["elbo"]), gap, gap, error, error)
+
+    def _measure(self, trajectories: Trajectories) -> Look:
+        """What the monitor looks at: the gap, and for flows the angle of the update."""
+        monitor = self.settings.monitor
+        gap = self._gap(trajectories, monitor.rollouts)
+        if gap is None or not monitor.aligned or self.processes.count > 1 or not isinstance(self.policy, FlowPolicy):
+            return gap, None
+        transitions = self.learner.prepare(trajectories)
+        few = transitions[torch.arange(monitor.aligned) * len(transitions) // monitor.aligned]
+        return gap, flow_alignment(self.policy, self.algorithm, few, self._generator("monitor"))
 
     def begin(self) -> None:
         """Let the untrained policy act for the normaliser's sake, whatever the algorithm."""
@@ -113,11 +159,29 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         self.collector.start(generator)
         for _ in range(self.config.warmup_steps):
             seen = self.collector.collect(self.policy, 1, generator)
-            self.policy.normaliser.update(seen.observation)
+            self.peers.observe(self.policy.normaliser, seen.observation)
+        self._follow(0.0)
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        """Let the running average follow the policy's weights; the normaliser's statistics are the policy's own."""
+        if self.average is None:
+            return
+        for mine, other in zip(self.average.parameters(), self.policy.parameters(), strict=True):
+            mine.lerp_(other, 1 - decay)
+        for mine, other in zip(self.average.buffers(), self.policy.buffers(), strict=True):
+            mine.copy_(other)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy is."""
+        device: torch.device = next(self.policy.parameters()).device
+        return device
 
     def _generator(self, purpose: str) -> torch.Generator:
-        device = next(self.policy.parameters()).device
-        return keyed_generator(self.seed, purpose, self.state.step, device=device)
+        """Of this process's environments."""
+        total = self.collector.count
+        return self.peers.generator(self.seed, purpose, self.state.step, total=total, device=self.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resumed run needs besides networks, optimiser and `state`."""
@@ -127,6 +191,4 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` returned."""
         self.learner.learning_rate = float(tensors["learning_rate"])
-        for group in self.learner.optimiser.param_groups:
-            group["lr"] = self.learner.learning_rate
         self.collector.load_state(tensors)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipod.control.algorithms import ControlAlgorithm, ControlObjective
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig
+from dipod.control.peers import ALONE, Peers
 from dipod.control.rollouts import Trajectories
 from dipod.errors import UserError
 from dipod.likelihood.flow import FlowEvidence
 from dipod.loop import Metrics
 from dipod.objectives.entropy import nearest_neighbour_entropy
-from dipod.objectives.returns import generalised_advantages, standardise
+from dipod.objectives.returns import generalised_advantages
 
-ROWS_PER_PASS = {"cpu": 512}
-OTHER_ROWS_PER_PASS = 8192
+ROWS_ON_CPU, ROWS_ELSEWHERE = 512, 8192
 """Actions of a pass without gradients: on a CPU, as many as stay in its caches."""
 ROUNDING = 1e-10
 """Mean squared changes of the predicted noise below it are no change: numbers of unit size rounded otherwise."""
@@ -38,6 +40,7 @@ class Transitions:
         value: what it said.
         old: the proxy when acting.
         change: the predicted noise when acting, [M, S, d]; None unless the learning rate is steered by it.
+        width: environments: the rows are those of one step after those of another.
     """
 
     observation: Tensor
@@ -48,6 +51,7 @@ class Transitions:
     value: Tensor
     old: Tensor
     change: Tensor | None = None
+    width: int = 1
 
     def __len__(self) -> int:
         return len(self.action)
@@ -66,10 +70,10 @@ class Transitions:
 
 
 class Learner:
-    """Turns trajectories into gradient steps on policy and critic.
+    """Turns trajectories into gradient steps on policy and critic; an epoch has at most as many as transitions.
 
     Attributes:
-        learning_rate: η in force.
+        peers: the processes whose transitions these are, each holding those of its own environments.
     """
 
     def __init__(
@@ -80,15 +84,26 @@ class Learner:
         trainer: ControlTrainerConfig,
         objective: ControlObjective,
         optimiser: ControlOptimiserConfig,
+        peers: Peers = ALONE,
     ) -> None:
         self.policy, self.critic, self.algorithm = policy, critic, algorithm
-        self.trainer, self.objective, self.config = trainer, objective, optimiser
-        self.learning_rate = optimiser.learning_rate
+        self.trainer, self.objective, self.config, self.peers = trainer, objective, optimiser, peers
         self.parameters = [*policy.parameters(), *critic.parameters()]
         betas = (optimiser.beta1, optimiser.beta2)
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=optimiser.learning_rate, betas=betas, weight_decay=optimiser.weight_decay
         )
+
+    @property
+    def learning_rate(self) -> float:
+        """η in force."""
+        rate: float = self.optimiser.param_groups[0]["lr"]
+        return rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
 
     def value(self, observation: Tensor) -> Tensor:
         """V of observations [..., o], [...]; the critic sees them normalised as the policy does."""
@@ -101,21 +116,19 @@ class Learner:
         config, seen = self.trainer, trajectories
         value = self.value(seen.observation)
         reward, following = seen.reward, self._following(seen, value)
-        truncated = seen.truncated
+        terminated, truncated = seen.terminated, seen.truncated
         if config.timeouts == "released":
             reward = reward + config.discount * value * truncated
-            ended = seen.terminated | truncated
-            terminated = ended
-        else:
-            terminated = seen.terminated
+            terminated = terminated | truncated
         advantage, returns = generalised_advantages(
             reward, value, following, terminated, truncated, config.discount, config.trace
         )
         observation, action = seen.observation.flatten(0, 1), seen.action.flatten(0, 1)
         record = tuple(part.flatten(0, 1) for part in seen.record)
         old, change = self._before(observation, action, record)
-        limited = standardise(advantage, config.advantage_limit).flatten()
-        return Transitions(observation, action, record, limited, returns.flatten(), value.flatten(), old, change)
+        limited = self.peers.standardise(advantage, config.advantage_limit).flatten()
+        values, width = (returns.flatten(), value.flatten()), value.shape[1]
+        return Transitions(observation, action, record, limited, *values, old, change, width)
 
     def _following(self, seen: Trajectories, value: Tensor) -> Tensor:
         """V of the states that actions led to: the next row's, except where an episode ended or the rollout did."""
@@ -129,7 +142,7 @@ class Learner:
     def _before(self, observation: Tensor, action: Tensor, record: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """The proxy under the parameters that acted, and the predicted noise if the learning rate is steered by it."""
         old, noise = [], []
-        count = ROWS_PER_PASS.get(action.device.type, OTHER_ROWS_PER_PASS)
+        count = ROWS_ON_CPU if action.device.type == "cpu" else ROWS_ELSEWHERE
         for start in range(0, len(action), count):
             rows = slice(start, start + count)
             evidence = self.policy.evidence(observation[rows], action[rows], tuple(part[rows] for part in record))
@@ -142,28 +155,36 @@ class Learner:
         """All gradient steps of an iteration; the normaliser takes its observations in at the end."""
         batch = self.prepare(trajectories)
         metrics = self.descend(batch, beta, generator)
-        self.policy.normaliser.update(batch.observation)
+        self.peers.observe(self.policy.normaliser, batch.observation)
         return metrics
 
     def descend(self, batch: Transitions, beta: float, generator: torch.Generator) -> Metrics:
-        """All gradient steps on a batch; what they measured, as means, and β and η."""
-        totals: dict[str, float] = {}
-        steps = 0
-        for rows in self._mini_batches(len(batch), generator):
-            found = self._step(batch[rows], beta)
-            steps += 1
-            for name, value in found.items():
-                totals[name] = totals.get(name, 0.0) + value
-        metrics: Metrics = {name: value / steps for name, value in totals.items()}
-        return {**metrics, "beta": beta, "learning_rate": self.learning_rate}
+        """All gradient steps on a batch; what they measured, as means, and β and η.
+
+        Args:
+            batch: this process's transitions.
+            beta: β.
+            generator: the same on all processes.
+        """
+        found = []
+        for order in self._mini_batches(len(batch) * self.peers.size, generator):
+            rows, _ = self.peers.own(order, batch.width)
+            found.append(self._step(batch[rows], beta, len(order) / self.peers.size))
+        return {**self._means(found), "beta": beta, "learning_rate": self.learning_rate}
+
+    def _means(self, found: list[dict[str, Tensor]]) -> Metrics:
+        """What gradient steps measured, over all steps and processes."""
+        seen = self.peers.mean(torch.stack([torch.stack([*step.values()]) for step in found]))
+        table = dict(zip(found[0], seen.unbind(1), strict=True))
+        for side in ("positive", "negative"):
+            outside, of = table.pop(f"outside_{side}"), table.pop(side)
+            table[f"clip_fraction_{side}"] = outside / of.clamp_min(1 / self.peers.size)
+        columns = torch.stack([*table.values()]).tolist()
+        return {name: sum(column) / len(found) for name, column in zip(table, columns, strict=True)}
 
     def _mini_batches(self, total: int, generator: torch.Generator) -> Iterator[Tensor]:
         config = self.trainer
         size = total // config.mini_batches
-        if size < 1:
-            raise UserError(
-                "trainer.mini_batches", config.mini_batches, f"give at most {total}, one for each transition"
-            )
         order = torch.randperm(total, generator=generator, device=generator.device)
         for epoch in range(config.epochs):
             if epoch and config.reshuffle:
@@ -171,25 +192,35 @@ class Learner:
             for i in range(config.mini_batches):
                 yield order[i * size : (i + 1) * size]
 
-    def _step(self, batch: Transitions, beta: float) -> dict[str, float]:
-        """One gradient step: ascend mean [s_i + β·ELBO_i] (eq. 7) plus entropy, descend the critic's error."""
+    def _step(self, batch: Transitions, beta: float, rows: float) -> dict[str, Tensor]:
+        """One gradient step: ascend mean [s_i + β·ELBO_i] (eq. 7) plus entropy, descend the critic's error.
+
+        Args:
+            batch: this process's part of a mini-batch.
+            beta: β.
+            rows: how many a process has on average, which makes means over the processes those over the mini-batch.
+
+        Returns:
+            What it measured, on the device, for `descend` to fetch once.
+        """
         algorithm, trainer, objective = self.algorithm, self.trainer, self.objective
         evidence = self.policy.evidence(batch.observation, batch.action, batch.record)
         values, log_ratio = algorithm.contributions(evidence, batch.old, batch.advantage)
-        gain = values.mean()
+        gain = values.sum() / rows
         if beta:
-            gain = gain + beta * self._bound(evidence).mean()
+            gain = gain + beta * (self._bound(evidence).sum() / rows)
         if objective.entropy and isinstance(evidence, FlowEvidence):
             samples = evidence.predicted_action()
-            gain = gain + objective.entropy * nearest_neighbour_entropy(samples, objective.entropy_neighbour).mean()
-        value_loss = self._value_loss(batch)
+            entropy = nearest_neighbour_entropy(samples, objective.entropy_neighbour)
+            gain = gain + objective.entropy * (entropy.sum() / rows)
+        value_loss = self._value_error(batch).sum() / rows
         loss = trainer.value_weight * value_loss - gain
         if batch.change is not None and isinstance(evidence, FlowEvidence):
-            change = float((evidence.predicted_noise().detach() - batch.change).square().mean())
-            self._steer(self.over_processes(change))
+            moved = (evidence.predicted_noise().detach() - batch.change).square().sum()
+            self._steer(float(self.peers.mean(moved / (rows * math.prod(batch.change.shape[1:])))))
         self.optimiser.zero_grad()
         loss.backward()
-        self.share_gradients()
+        self.peers.share_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
@@ -197,19 +228,13 @@ class Learner:
         self.optimiser.step()
         outside = (log_ratio.exp() - 1).abs() > algorithm.clip
         sign = batch.advantage.reshape(-1, *[1] * (outside.dim() - 1)).expand_as(outside)
-        found = {"value_loss": float(value_loss.detach()), "grad_norm": float(norm)}
+        found = {"value_loss": value_loss.detach(), "grad_norm": norm}
         for name, side in (("positive", sign > 0), ("negative", sign < 0)):
-            found[f"clip_fraction_{name}"] = float((outside & side).sum() / side.sum().clamp_min(1))
+            found |= {f"outside_{name}": (outside & side).sum(), name: side.sum()}
         if isinstance(evidence, FlowEvidence):
-            found["cfm_loss"] = float(evidence.loss("mean").mean().detach())
-        return found
-
-    def share_gradients(self) -> None:
-        """Where several processes update one policy: make gradients their mean."""
-
-    def over_processes(self, value: float) -> float:
-        """The mean of a number over the processes; here there is one."""
-        return value
+            error = F.mse_loss(evidence.velocity.detach(), evidence.target, reduction="sum")
+            found["cfm_loss"] = error / (rows * math.prod(evidence.target.shape[1:]))
+        return {name: value.float() for name, value in found.items()}
 
     def _bound(self, evidence: Any) -> Tensor:
         """What β multiplies, [B]."""
@@ -221,13 +246,14 @@ class Learner:
             return -flow.loss(self.objective.reduction).mean(-1)
         return flow.elbo(cutoff=self.objective.cutoff)
 
-    def _value_loss(self, batch: Transitions) -> Tensor:
+    def _value_error(self, batch: Transitions) -> Tensor:
+        """The critic's squared error, [B]."""
         value, clip = self.value(batch.observation), self.trainer.value_clip
         error = (batch.returns - value).square()
         if clip:
             near = batch.value + (value - batch.value).clamp(-clip, clip)
             error = torch.maximum(error, (batch.returns - near).square())
-        return error.mean()
+        return error
 
     def _steer(self, change: float) -> None:
         """Raise or lower the learning rate by half as much again where the policy moves too little or too much."""
@@ -236,5 +262,3 @@ class Learner:
             self.learning_rate = max(config.least, self.learning_rate / 1.5)
         elif ROUNDING < change < config.target_change / 2:
             self.learning_rate = min(config.most, self.learning_rate * 1.5)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate

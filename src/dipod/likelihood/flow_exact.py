@@ -41,7 +41,7 @@ class FlowDensity:
 
 
 def times(steps: int, like: Tensor) -> Tensor:
-    """The Euler sampler's times from 1 to 0, [steps + 1]."""
+    """The Euler sampler's times from 1 to 0, [steps + 1], of the kind and on the device of ``like``."""
     require(steps >= 1, "sampling_steps", steps, "give at least one step")
     return torch.linspace(1, 0, steps + 1, dtype=like.dtype, device=like.device)
 
@@ -87,6 +87,36 @@ def euler_log_prob(velocity: Velocity, noise: Tensor, steps: int) -> FlowDensity
         volume, valid = volume + logdet, valid & (sign > 0)
         x = x + step * value
     return FlowDensity(standard_normal(noise) - volume, x, noise, valid)
+
+
+def fixed_action_log_prob(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
+    """What has the gradient of log π_θ(a) at the fixed action a = F(ε), with respect to the velocity's parameters.
+
+    With L(θ, ε) = log N(ε) - log|det ∂F_θ/∂ε|, which is log π at the moving action F_θ(ε), the chain rule gives
+    ∂_θ log π(a) = ∂_θ L - s·∂_θ F with the score s = ∂_a log π(a) = (∂F/∂ε)^-T ∂_ε L held constant.
+
+    Args:
+        velocity: of B observations, with a graph to its parameters.
+        noise: [B, d], the ε that leads to each action; see `invert_euler`.
+        steps: K.
+
+    Returns:
+        [B]; its value is log π(a) - s·a and means nothing.
+    """
+    grid, start = times(steps, noise), noise.detach().requires_grad_()
+    eye = torch.eye(noise.shape[1], dtype=noise.dtype, device=noise.device)
+    x, volume, whole = start, noise.new_zeros(len(noise)), eye.expand(len(noise), -1, -1)
+    for t, following in pairwise(grid):
+        step = following - t
+        value, jacobian = velocity_and_jacobian(velocity, x, t)
+        change = eye + step * jacobian
+        volume, whole = volume + torch.linalg.slogdet(change)[1], change.detach() @ whole
+        x = x + step * value
+    moving = standard_normal(start).to(noise.dtype) - volume
+    (uphill,) = torch.autograd.grad(moving.sum(), start, retain_graph=True)
+    score = torch.linalg.solve(whole.transpose(1, 2), uphill)
+    surrogate: Tensor = moving - (score * x).sum(-1)
+    return surrogate
 
 
 @torch.no_grad()

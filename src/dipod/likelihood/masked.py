@@ -1,5 +1,7 @@
 """Bounds and proxies of log π for masked diffusion: the paper's equations 17 to 21, in order.
 
+Bounds over decoding orders (eqs. 16 and 19) are in `dipod.likelihood.paths`.
+
 A proxy is ``proxy(evidence, advantage) -> [B]`` (or one value for each token, [B, L], which sum to it): what stands in
 for log π(a|o) in the policy gradient. The
 advantage is an argument because SPG chooses its bound by the advantage's sign; the result is not multiplied by it.
@@ -14,57 +16,10 @@ import torch
 from torch import Tensor
 
 from dipod.errors import require
-from dipod.likelihood.evidence import Evidence, MaskedEvidence, Score, score_in_passes
-from dipod.noise import Noise
+from dipod.likelihood.evidence import Evidence, MaskedEvidence
 
 MaskedProxy = Callable[[MaskedEvidence, Tensor], Tensor]
 """``proxy(evidence, advantage)`` in nats: [B], or [B, L] or [B, K, L] where tokens have ratios of their own."""
-
-
-def path_log_weights(score: Score, valid: Tensor, paths: int, noise: Noise, rows_per_pass: int | None = None) -> Tensor:
-    """Log importance weights of uniformly random decoding orders, paper eq. 16 for one token a step.
-
-    log w(σ) = Σ_t log p(x_σ(t) | x_σ(1..t-1)). Since E_σ[w] = π(x), their mean is an unbiased ELBO and their
-    log-mean-exp is the importance-weighted bound, ELBO ≤ E[log-mean-exp] ≤ log π.
-
-    Args:
-        score: the model.
-        valid: [B, L] bool.
-        paths: number of orders K' per row; each costs L forward rows.
-        noise: one stream a row, for the orders.
-        rows_per_pass: forward rows per pass, which bounds the memory; all at once when None.
-
-    Returns:
-        [B, K'] nats.
-    """
-    require(paths >= 1, "paths", paths, "draw at least one decoding order")
-    batch, length = valid.shape
-    numbers = noise.uniform(paths, length, device=valid.device)
-    rank = numbers.masked_fill(~valid[:, None], torch.inf).argsort(-1).argsort(-1)  # step at which a token is decoded
-    step = torch.arange(length, device=valid.device)[:, None]
-    masked = (rank[:, :, None, :] >= step) & valid[:, None, None, :]  # [B, K', step, L]: masked before that step
-    decoded = (rank[:, :, None, :] == step) & valid[:, None, None, :]
-    rows = torch.arange(batch, device=valid.device).repeat_interleave(paths * length)
-    flat = score_in_passes(score, rows, masked.reshape(-1, length), rows_per_pass)
-    return (flat.reshape(batch, paths, length, length) * decoded).sum((-1, -2))
-
-
-def importance_weighted_bound(log_weights: Tensor) -> Tensor:
-    """Log (1/K') Σ_k w_k: [B, K'] → [B]. In expectation between the ELBO and log π, tighter as K' grows."""
-    return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
-
-
-def path_eubo(log_weights: Tensor, order: float) -> Tensor:
-    """Path-level Rényi EUBO, paper eq. 19, from sampled orders: (1/β) log (1/K') Σ_k w_k^β, [B, K'] → [B].
-
-    The sample mean sits inside the logarithm, so a finite K' underestimates the bound; the exact value, from
-    all orders, is `dipod.likelihood.exact.exact_path_eubo`.
-
-    Raises:
-        UserError: order below 1 (no upper bound there, eq. 17).
-    """
-    require(order >= 1, "order", order, "the Rényi order of an upper bound is at least 1")
-    return importance_weighted_bound(order * log_weights) / order
 
 
 def spg_eubo(evidence: MaskedEvidence, order: float) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dipod.errors import require
+from dipod.errors import at_least, not_negative, positive
 from dipod.likelihood.flow import (
     FlowEvidence,
     FlowNoise,
@@ -18,6 +18,7 @@ from dipod.likelihood.flow import (
     draw_noise,
     flow_evidence,
 )
+from dipod.noise import draw_rows, normal_rows
 from dipod.policies.normaliser import Normaliser
 from dipod.policies.velocity import VelocityNetwork
 
@@ -44,11 +45,9 @@ class FlowSettings:
     times: TimesConfig = field(default_factory=TimesConfig)
 
     def __post_init__(self) -> None:
-        steps, scale = self.sampling_steps, self.action_scale
-        require(steps >= 1, "policy.sampling_steps", steps, "give at least one step")
-        require(scale > 0, "policy.action_scale", scale, "give a positive scale")
-        require(self.perturbation >= 0, "policy.perturbation", self.perturbation, "give a number of at least 0")
-        require(self.chain_noise > 0, "policy.chain_noise", self.chain_noise, "give a positive number")
+        at_least(self, "policy", 1, "sampling_steps")
+        positive(self, "policy", "action_scale", "chain_noise")
+        not_negative(self, "policy", "perturbation")
 
 
 class FlowPolicy(nn.Module):
@@ -78,12 +77,10 @@ class FlowPolicy(nn.Module):
     @torch.no_grad()
     def act(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Record]:
         """Actions [N, d] in the environment's units, perturbed as they are executed, and their noise samples."""
-        settings, shape = self.settings, (len(observation), self.action_size)
-        noise = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
-        action = settings.action_scale * self.sample(observation, noise)
+        settings = self.settings
+        action = settings.action_scale * self.sample(observation, self._normal(observation, generator))
         if settings.perturbation:
-            extra = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
-            action = action + settings.perturbation * extra
+            action = action + settings.perturbation * self._normal(observation, generator)
         return action, self._noise(len(action), generator)
 
     @torch.no_grad()
@@ -101,8 +98,12 @@ class FlowPolicy(nn.Module):
         """What the velocity says of actions in the environment's units, at the noise samples of their record."""
         return flow_evidence(self.velocity(observation), action / self.settings.action_scale, FlowNoise(*record))
 
+    def _normal(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        return normal_rows(generator, len(observation), self.action_size, dtype=observation.dtype)
+
     def _noise(self, rows: int, generator: torch.Generator) -> Record:
-        noise = draw_noise(rows, self.action_size, self.settings.times, generator)
+        d, times = self.action_size, self.settings.times
+        noise = draw_rows(generator, rows, lambda count: draw_noise(count, d, times, generator))
         return noise.eps, noise.t, noise.density
 
 
@@ -127,12 +128,11 @@ class ChainPolicy(FlowPolicy):
     @torch.no_grad()
     def act(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Record]:
         """Actions in the environment's units, and the chains that led to them, [N, K + 1, d], before noise samples."""
-        steps, shape = self.settings.sampling_steps, (len(observation), self.action_size)
         velocity = self.velocity(observation)
-        x = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
+        x = self._normal(observation, generator)
         states = [x]
-        for i in range(steps):
-            z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        for i in range(self.settings.sampling_steps):
+            z = self._normal(observation, generator)
             x = self._mean(velocity, x[:, None], self._time(i, x[:, None]))[:, 0] + self._spread * z
             states.append(x)
         return self.settings.action_scale * x, (torch.stack(states, 1), *self._noise(len(x), generator))
@@ -166,8 +166,10 @@ def make_flow(
     settings: FlowSettings,
     generator: torch.Generator | None = None,
     chain: bool = False,
-    **shape: object,
+    act: str = "elu",
+    time_features: int = 8,
+    output_scale: float = 1.0,
 ) -> FlowPolicy:
     """A flow policy with a fresh network; ``chain`` for one that acts by a noisy chain."""
-    network = VelocityNetwork(observation_size, action_size, hidden, generator=generator, **shape)  # type: ignore[arg-type]
+    network = VelocityNetwork(observation_size, action_size, hidden, act, time_features, output_scale, generator)
     return (ChainPolicy if chain else FlowPolicy)(network, settings)

@@ -21,10 +21,9 @@ from dipod.extras import load_extra
 from dipod.files import make_folder, replacing, write_json
 from dipod.likelihood.flow import TimesConfig
 from dipod.noise import keyed_generator
-from dipod.policies.flow import ChainPolicy, FlowPolicy, FlowSettings
+from dipod.policies.flow import ChainPolicy, FlowPolicy, FlowSettings, make_flow
 from dipod.policies.hub import CONFIG_FILE, WEIGHTS_FILE
 from dipod.policies.normaliser import EPSILON
-from dipod.policies.velocity import VelocityNetwork
 
 FORMAT = "dipod-flow-policy"
 TOLERANCE = 1e-5
@@ -59,7 +58,7 @@ class ZeroNoiseFlow(nn.Module):
         self.spread: Tensor = nn.Buffer(spread)
         self.by_observation: Tensor = nn.Buffer(parts[0].clone())
         self.by_action: Tensor = nn.Buffer(parts[2].clone())
-        self.table: Tensor = nn.Buffer((network.time_table(steps, dtype) + first.bias).detach())
+        self.table: Tensor = nn.Buffer((network.time_table(steps) + first.bias).detach())
         self.rest = nn.Sequential()
         for layer in network.layers[1:]:
             assert isinstance(layer, nn.Linear)
@@ -118,8 +117,7 @@ def load_flow_policy(folder: Path | str, device: torch.device | str = "cpu") -> 
         settings, shape = dict(config["settings"]), dict(config["shape"])
         chosen = FlowSettings(**{**settings, "times": TimesConfig(**settings["times"])})
         sizes = (shape.pop("observation_size"), shape.pop("action_size"), shape.pop("hidden"))
-        network = VelocityNetwork(*sizes, act=shape.pop("activation"), **shape)
-        policy = (ChainPolicy if config["chain"] else FlowPolicy)(network, chosen)
+        policy = make_flow(*sizes, chosen, chain=config["chain"], act=shape.pop("activation"), **shape)
         policy.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except UserError:
         raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dipod.noise import normal_rows
 from dipod.policies.mlp import Perceptron
 from dipod.policies.normaliser import Normaliser
 
@@ -60,8 +61,7 @@ class GaussianPolicy(nn.Module):
     def act(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Actions [N, d]; nothing else need be kept of them."""
         mean = self.mode(observation)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return mean + self.log_std.exp() * noise, ()
+        return mean + self.log_std.exp() * normal_rows(generator, *mean.shape, dtype=mean.dtype), ()
 
     @torch.no_grad()
     def mode(self, observation: Tensor) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dipod.errors import UserError, require
 from dipod.extras import load_extra
@@ -24,11 +28,16 @@ class HFMasked(nn.Module):
 
     Args:
         model: the model of transformers.
+
+    Attributes:
+        gradient_checkpointing: keep only each block's input for the backward pass and compute the block again there.
+            transformers' own switch works in training mode alone, and gradients are taken in evaluation mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.gradient_checkpointing = False
         self.name_or_path = ""
         self._full = Fullness()
 
@@ -91,6 +100,15 @@ class HFMasked(nn.Module):
         save: Any = self.model.save_pretrained
         save(folder)
 
+    def saved_state(self, folder: Path) -> dict[str, Tensor]:
+        """What `save_pretrained` wrote, under the names of this module: transformers has others, and ties weights.
+
+        Raises:
+            UserError: the folder cannot be read.
+        """
+        kind, dtype = str(self.config.model_type), next(self.parameters()).dtype
+        return type(self).from_pretrained(folder, kind, dtype).state_dict()
+
     def _output(self) -> nn.Module:
         get: Any = self.model.get_output_embeddings
         output: nn.Module = get()
@@ -104,9 +122,33 @@ class HFMasked(nn.Module):
             caught.append(inputs[0])
             return (inputs[0][:, :0], *inputs[1:])
 
+        again = _blocks(self.model) if self.gradient_checkpointing and torch.is_grad_enabled() else []
         handle = self._output().register_forward_pre_hook(catch)
         try:
-            self.model(input_ids=ids, attention_mask=None if valid is None else valid.long())
+            with _computed_again(again):
+                self.model(input_ids=ids, attention_mask=None if valid is None else valid.long())
         finally:
             handle.remove()
         return caught[0]
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules that stand in a list: the layers of the model."""
+    listed = isinstance(module, nn.ModuleList)
+    return [
+        block
+        for child in module.children()
+        for block in ([child] if listed and not isinstance(child, nn.ModuleList) else _blocks(child))
+    ]
+
+
+@contextmanager
+def _computed_again(blocks: list[nn.Module]) -> Iterator[None]:
+    """Inside it, these blocks keep their inputs for the backward pass and compute the rest again."""
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

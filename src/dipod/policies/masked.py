@@ -61,7 +61,13 @@ class MaskedPolicy:
         return cast(MaskedModel, getattr(self.network, "module", self.network))
 
     def sample(
-        self, observation: Tokens, blank: Tokens, config: SamplerConfig, noise: Noise, eos_id: int | None = None
+        self,
+        observation: Tokens,
+        blank: Tokens,
+        config: SamplerConfig,
+        noise: Noise,
+        eos_id: int | None = None,
+        given: Tensor | None = None,
     ) -> Sample:
         """Draw one action for each observation, in evaluation mode and without gradients.
 
@@ -70,10 +76,11 @@ class MaskedPolicy:
         Args:
             observation: [B, P] prompts.
             blank: [B, L] the places of the completion's tokens (its length is given, as in the published systems);
-                the ids do not matter.
+                the ids do not matter, unless they are given.
             config: how to decode.
             noise: B streams; a row's sample depends on its own alone.
             eos_id: the end-of-text token, for ``config.eos_stop``.
+            given: [B, L] bool, places that keep their ids and are visible from the start; None for none.
 
         Raises:
             UserError: settings that do not fit the completion.
@@ -84,7 +91,8 @@ class MaskedPolicy:
         with _evaluating(self.network), torch.inference_mode():
             for some in slices:
                 logits = self._sampler_logits(observation[some], config.cfg_scale)
-                parts.append(decode(logits, blank[some], config, noise[some], eos_id))
+                kept = None if given is None else given[some]
+                parts.append(decode(logits, blank[some], config, noise[some], eos_id, kept))
         return Sample(torch.cat([part.ids for part in parts]), torch.cat([part.order for part in parts]))
 
     def completion_logits(self, observation: Tokens, action: Tokens, masked: Tensor, at: Tensor | None) -> Tensor:

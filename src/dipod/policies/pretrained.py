@@ -30,7 +30,7 @@ from dipod.policies.llada import LLaDA, LLaDAConfig
 from dipod.policies.tokenizers import Tokenizer
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SHARD_BYTES = 5_000_000_000
 
 
@@ -44,7 +44,7 @@ def load_pretrained(
 
     Args:
         name: a folder, or a name on the hub such as GSAI-ML/LLaDA-8B-Instruct.
-        dtype: of all weights: float32, bfloat16 or float16.
+        dtype: of all weights: float32, bfloat16, float16 or float64.
         device_map: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: the CUDA device of this process (``LOCAL_RANK``) if
             there is one, otherwise the CPU. A model lives on one device.
         revision: branch, tag or commit on the hub.
@@ -111,22 +111,44 @@ def _filled(
     """A network with the weights of ``folder``; names and shapes are compared before anything is read."""
     with torch.device("meta"):
         network = network_class(config)
+    for path, tensors in _checked(folder, network).items():
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            shard = {tensor: file.get_tensor(tensor).to(dtype) for tensor in tensors}
+        network.load_state_dict(shard, strict=False, assign=True)
+    return network
+
+
+def check_pretrained(name: str | Path, revision: str | None = None) -> nn.Module:
+    """See that a model can be loaded, from its settings and, in a folder, from what its files say they hold.
+
+    Returns:
+        `meta_network`.
+
+    Raises:
+        UserError: as `load_pretrained`.
+    """
+    network, folder = meta_network(name, revision), Path(name)
+    if folder.is_dir() and isinstance(network, LLaDA | Dream):
+        _checked(folder, network)
+    return network
+
+
+def _checked(folder: Path, network: nn.Module) -> dict[Path, list[str]]:
+    """The tensors of each file of a folder; their names and shapes are those of ``network``."""
     wanted, files = network.state_dict(), locate_weights(folder)
     missing, unexpected = sorted(wanted.keys() - files.keys()), sorted(files.keys() - wanted.keys())
     if missing or unexpected:
         kinds = {"missing": missing, "not expected": unexpected}
         said = "; ".join(f"{len(names)} {kind}: {first_few(names)}" for kind, names in kinds.items() if names)
-        raise UserError("model", str(folder), f"the weights are not those of {network_class.__name__} ({said})")
+        raise UserError("model", str(folder), f"the weights are not those of {type(network).__name__} ({said})")
     by_file: dict[Path, list[str]] = defaultdict(list)
     for tensor, path in files.items():
         by_file[path].append(tensor)
     for path, tensors in by_file.items():
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             for tensor in tensors:
                 _check_shape(path, tensor, list(file.get_slice(tensor).get_shape()), list(wanted[tensor].shape))
-            shard = {tensor: file.get_tensor(tensor).to(dtype) for tensor in tensors}
-        network.load_state_dict(shard, strict=False, assign=True)
-    return network
+    return by_file
 
 
 def _check_shape(path: Path, tensor: str, found: list[int], wanted: list[int]) -> None:

@@ -105,8 +105,8 @@ class Sample:
 
     Attributes:
         ids: [B, L] int64; padding keeps the id it came with.
-        order: [B, L] int64, the step at which each token was revealed; -1 at padding and where a finished rollout was
-            filled with the end-of-text token.
+        order: [B, L] int64, the step at which each token was revealed; -1 at padding, where a token was given, and
+            where a finished rollout was filled with the end-of-text token.
     """
 
     ids: Tensor
@@ -155,7 +155,14 @@ class _Batch:
     noise: Noise
 
 
-def decode(logits: Logits, blank: Tokens, config: SamplerConfig, noise: Noise, eos_id: int | None = None) -> Sample:
+def decode(
+    logits: Logits,
+    blank: Tokens,
+    config: SamplerConfig,
+    noise: Noise,
+    eos_id: int | None = None,
+    given: Tensor | None = None,
+) -> Sample:
     """Draw one completion in each row of ``blank``; see the module's docstring.
 
     Tokens per step are as even as a row's share of the block allows, the earlier steps taking the remainder. A row's
@@ -163,10 +170,11 @@ def decode(logits: Logits, blank: Tokens, config: SamplerConfig, noise: Noise, e
 
     Args:
         logits: the model.
-        blank: [B, L] places (the ids at valid places do not matter).
+        blank: [B, L] places (the ids at valid places do not matter, unless they are given).
         config: how to decode; ``cfg_scale`` and ``max_rows`` are the caller's part.
         noise: B streams.
         eos_id: the end-of-text token, for ``eos_stop``.
+        given: [B, L] bool, places that keep their ids and are visible from the start; None for none.
 
     Raises:
         UserError: blocks or steps that do not fit the completion, or ``eos_stop`` without an end-of-text token.
@@ -177,15 +185,16 @@ def decode(logits: Logits, blank: Tokens, config: SamplerConfig, noise: Noise, e
         raise UserError("sampler.eos_stop", True, "give the end-of-text token, or set it to false")
     stop = eos_id if config.eos_stop else None
     size = length // blocks
-    counts = valid.unflatten(1, (blocks, size)).sum(-1).tolist()
-    keys = _random_keys(valid, [sum(row) for row in counts], noise) if config.remasking == "random" else valid.float()
+    hidden = valid if given is None else valid & ~given
+    counts = hidden.unflatten(1, (blocks, size)).sum(-1).tolist()
+    keys = _random_keys(hidden, [sum(row) for row in counts], noise) if config.remasking == "random" else hidden.float()
     ids, order = blank.ids.clone(), torch.full_like(blank.ids, -1)
     place = torch.arange(length, device=ids.device)
     kept = list(range(len(ids)))
     for block in range(blocks):
         begin, end = block * size, (block + 1) * size
         rows = torch.tensor(kept, device=ids.device)
-        masked = valid[rows] & (place >= begin)
+        masked = hidden[rows] & (place >= begin)
         batch = _Batch(rows, blank[rows], ids[rows], masked, order[rows], keys[rows], noise[kept])
         for step in _schedule(block * steps, steps, slice(begin, end), [counts[row][block] for row in kept]):
             _reveal(logits, batch, step, config)

@@ -11,6 +11,7 @@ from dipod.errors import UserError, require
 from dipod.extras import load_extra
 from dipod.files import make_folder, write_json
 from dipod.policies.hub import CONFIG_FILE, HUB_NAME, fetch, located, read_json
+from dipod.policies.lora import ADAPTER_CONFIG
 from dipod.policies.plain_tokenizers import PLAIN_FILE, ByteTokenizer, Messages, WordTokenizer
 
 __all__ = ["ByteTokenizer", "HubTokenizer", "Messages", "Tokenizer", "WordTokenizer", "load_tokenizer"]
@@ -144,6 +145,8 @@ def load_tokenizer(name: str | Path, vocab_size: int | None = None, revision: st
     if logits is not None:
         mend = f"its ids reach {tokenizer.vocab_size - 1}, but the model's vocabulary has {logits}"
         require(tokenizer.vocab_size <= logits, "tokenizer", str(folder), mend)
+        mend = f"the model's vocabulary has {logits} tokens; name the right one"
+        require(tokenizer.mask_id < logits, f"{folder}, mask token", tokenizer.mask_id, mend)
     return tokenizer
 
 
@@ -157,6 +160,10 @@ def _plain(saved: dict[str, Any], folder: Path) -> Tokenizer:
 
 def _from_hub(folder: Path, model: dict[str, Any], repository: str) -> HubTokenizer:
     transformers = load_extra("transformers")
+    adapters = (folder / ADAPTER_CONFIG).exists()
+    mend = "these are adapters without a model; `dipod merge` makes one of a run" if adapters else "no tokenizer there"
+    there = any((folder / name).exists() for name in TOKENIZER_FILES)
+    require(there, "tokenizer", str(folder), f"{mend} (none of {', '.join(TOKENIZER_FILES[:2])}, ...)")
     about = read_json(folder / SETTINGS_FILE, "tokenizer") if (folder / SETTINGS_FILE).exists() else {}
     kind = str(model.get("model_type", "")).lower()
     try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dipod.errors import UserError, require
 from dipod.files import write_json
@@ -19,6 +22,8 @@ from dipod.policies.tokens import Tokens
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 EMBEDDING_STD, HEAD_STD = 0.5, 0.02
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,15 @@ class MaskedTransformer(nn.Module):
     A prompt's tokens attend to the prompt, a completion's to the prompt and to the whole completion. So a prompt is
     encoded once, exactly, for all rollouts, corruption samples and decoding steps that share it. Positions count valid
     tokens only: padding on either side changes no logit of a valid token.
+
+    Attributes:
+        gradient_checkpointing: keep only each block's input for the backward pass and compute the block again there.
     """
 
     def __init__(self, config: TransformerConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.token = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.ModuleList(nn.Embedding(size, config.width) for size in config.axes)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
@@ -169,9 +178,9 @@ class MaskedTransformer(nn.Module):
         *blocks, last = self._blocks
         memories: list[Memory] = []
         for block in blocks:
-            memories.append(block.remember(hidden))
-            hidden = block(hidden, attend)
-        return EncodedPrompts((*memories, last.remember(hidden)), prompts.valid)
+            memories.append(self._run(block.remember, hidden))
+            hidden = self._run(block, hidden, attend)
+        return EncodedPrompts((*memories, self._run(last.remember, hidden)), prompts.valid)
 
     def forward(
         self,
@@ -199,10 +208,17 @@ class MaskedTransformer(nn.Module):
         hidden, attend = self._embed(tokens, before), _attend(valid)
         *blocks, last = self._blocks
         for block, memory in zip(blocks, memories, strict=False):
-            hidden = block(hidden, attend, None, memory)
-        hidden = last(hidden, attend, at, memories[-1])  # nothing reads the last block's other places
+            hidden = self._run(block, hidden, attend, None, memory)
+        hidden = self._run(last, hidden, attend, at, memories[-1])  # nothing reads the last block's other places
         normed: Tensor = self.norm(hidden)
         return normed
+
+    def _run(self, part: Callable[..., T], *inputs: Tensor | Memory | None) -> T:
+        """``part`` of these inputs, computed once more in the backward pass where gradients are checkpointed."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            return part(*inputs)
+        again: T = checkpoint(part, *inputs, use_reentrant=False)
+        return again
 
     def _embed(self, tokens: Tokens, before: Tensor | None) -> Tensor:
         """Token embedding plus that of each coordinate of the position: [B, T] → [B, T, D].

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipod.errors import require
+from dipod.likelihood.flow_exact import times
 from dipod.policies.mlp import in_place_activation, linear_layers
 
 LANES = 16
@@ -87,11 +88,10 @@ class VelocityNetwork(nn.Module):
         out: Tensor = self.layers[-1](hidden)
         return out if self.output_scale == 1 else out * self.output_scale
 
-    def time_table(self, steps: int, dtype: torch.dtype) -> Tensor:
+    def time_table(self, steps: int) -> Tensor:
         """The time's part of the first layer at the Euler sampler's times 1, 1 - 1/K, ..., 1/K: [K, H]."""
         weight = self.first.weight[:, self.observation_size : -self.action_size]
-        grid = torch.linspace(1, 0, steps + 1, dtype=dtype, device=weight.device)[:-1]
-        return F.linear(self.embed(grid), weight)
+        return F.linear(self.embed(times(steps, weight)[:-1]), weight)
 
     @torch.no_grad()
     def sample(self, observation: Tensor, noise: Tensor, steps: int) -> Tensor:
@@ -105,7 +105,7 @@ class VelocityNetwork(nn.Module):
         *middle, last = [(layer.bias, layer.weight.t()) for layer in cast(list[nn.Linear], list(self.layers)[1:])]
         shift, out = F.pad(last[0], spare), F.pad(last[1], spare)
         encoded, x = self.encode(observation), F.pad(noise, spare)
-        for row in self.time_table(steps, noise.dtype):
+        for row in self.time_table(steps):
             hidden = self.activation(torch.addmm(encoded + row, x, by_action))
             for bias, weight in middle:
                 hidden = self.activation(torch.addmm(bias, hidden, weight))

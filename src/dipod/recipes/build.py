@@ -16,12 +16,15 @@ from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.noise import keyed_generator
 from dipod.parallel import Processes
+from dipod.policies.lora import LoraSettings, add_lora, target_layers
 from dipod.policies.masked import MaskedPolicy
+from dipod.policies.pretrained import check_pretrained, load_pretrained, quantise_4bit
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 from dipod.pretrain import Pretrainer, Prior
 from dipod.recipes.settings import AnyConfig
 from dipod.tasks import Task
 from dipod.tasks.sudoku import SudokuConfig, SudokuTask
+from dipod.tasks.text.task import TextTask, build_text_task
 from dipod.tightening import Distillation, Tightening, parse_tightening
 from dipod.trainer import Settings, Trainer
 
@@ -41,14 +44,15 @@ def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening
         raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}")
     chosen = config.interleave
     stage = Distillation(chosen.steps, chosen.tolerance, chosen.learning_rate)
-    return rows[base], parse_tightening(text, config.beta, config.beta_ramp, chosen.every, stage)
+    return rows[base], parse_tightening(text, config.beta, config.beta_ramp, chosen.every, stage, config.adaptive)
 
 
 def check(config: AnyConfig) -> None:
     """See that the settings go together, before anything is written or computed.
 
     Raises:
-        UserError: an unknown algorithm, a file or a base model that cannot be read, or a sampler that does not fit.
+        UserError: an unknown algorithm, problems, a model or its base that cannot be read, or a sampler that does not
+            fit.
     """
     tracker = config.logging.tracker
     there = tracker == "none" or find_spec(tracker) is not None
@@ -59,17 +63,39 @@ def check(config: AnyConfig) -> None:
     parse_algorithm(config.algorithm, config)
     task = build_task(config)
     config.sampler.blocks_of(task.completion_length)
-    if not config.model.path:
+    if isinstance(task, TextTask):
+        for split in ("train", "test") if config.trainer.evaluate_problems else ("train",):
+            task.subject.rows(split)
+    if config.model.path:
+        check_model(config.model)
+    else:
         build_policy(config, task)
+
+
+def check_model(config: ModelConfig) -> None:
+    """See that a model and its adapters can be had, before its weights are read.
+
+    Raises:
+        UserError: as `build_policy`, for what settings and file names tell.
+    """
+    network = check_pretrained(config.path, config.revision or None)
+    if config.lora_rank:
+        target_layers(network, adapters_of(config).targets)
+    if config.load_in_4bit:
+        require(config.lora_rank > 0, "model.load_in_4bit", True, "train adapters: give model.lora_rank")
+        require(torch.cuda.is_available(), "model.load_in_4bit", True, "needs a CUDA device; load in bfloat16 instead")
+
+
+def adapters_of(config: ModelConfig) -> LoraSettings:
+    """The adapters that the settings of a model ask for."""
+    return LoraSettings(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
 
 
 def build_task(config: RunConfig) -> Task:
     """The task of a run."""
     if isinstance(config.task, SudokuConfig):
         return SudokuTask(config.task)
-    from dipod.tasks.text.task import build_text_task
-
-    return build_text_task(config.task, config.model.path or config.base)
+    return build_text_task(config.task, config.model.path or config.base, config.model.revision)
 
 
 def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
@@ -91,28 +117,16 @@ def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
         size = config.model
         shape = TransformerConfig(vocabulary.size, vocabulary.axes, size.width, size.layers, size.heads)
         network = MaskedTransformer(shape, torch.Generator().manual_seed(config.seed))
+    network.gradient_checkpointing = config.model.gradient_checkpointing  # type: ignore[assignment]
     if config.model.lora_rank:
-        from dipod.policies.lora import LoraSettings, add_lora
-
-        size = config.model
-        adapters = LoraSettings(size.lora_rank, size.lora_alpha, size.lora_dropout, size.lora_targets)
-        network = add_lora(network, adapters, keyed_generator(config.seed, "adapters"))
+        network = add_lora(network, adapters_of(config.model), keyed_generator(config.seed, "adapters"))
     network.eval()
     return MaskedPolicy(network, vocabulary.mask_id, vocabulary.barred)
 
 
 def _pretrained(config: ModelConfig) -> nn.Module:
-    from dipod.policies.pretrained import load_pretrained, quantise_4bit
-
     network = load_pretrained(config.path, config.dtype, "auto", config.revision or None)
-    if config.load_in_4bit:
-        require(config.lora_rank > 0, "model.load_in_4bit", True, "train adapters: give model.lora_rank")
-        network = quantise_4bit(network)
-    if config.gradient_checkpointing:
-        has = hasattr(network, "gradient_checkpointing")
-        require(has, "model.gradient_checkpointing", True, f"{type(network).__name__} has none; leave it false")
-        network.gradient_checkpointing = True  # type: ignore[assignment]
-    return network
+    return quantise_4bit(network) if config.load_in_4bit else network
 
 
 def build_pretrainer(config: RunConfig, policy: MaskedPolicy, task: Task) -> Pretrainer:
@@ -127,7 +141,8 @@ def build_pretrainer(config: RunConfig, policy: MaskedPolicy, task: Task) -> Pre
 
 
 def build_trainer(config: RunConfig, policy: MaskedPolicy, task: Task, processes: Processes | None = None) -> Trainer:
-    """The loop that improves it."""
+    """The loop that improves it; problems that cannot be used are found here, before the first evaluation."""
+    task.draw(1, "train", config.seed, 0)
     algorithm, tightening = parse_algorithm(config.algorithm, config)
     settings = Settings(
         config.trainer,
@@ -135,6 +150,9 @@ def build_trainer(config: RunConfig, policy: MaskedPolicy, task: Task, processes
         config.optimiser,
         config.objective,
         config.corruption,
+        config.monitor,
+        config.adaptive,
+        config.beta,
         config.logging.completions,
     )
     return Trainer(policy, task, algorithm, tightening, settings, config.seed, processes)

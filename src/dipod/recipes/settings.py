@@ -223,7 +223,7 @@ def _find(name: str, known: list[Field]) -> Field:
     spellings = [f.path for f in known] + [f.path.rpartition(".")[2] for f in known]
     close = difflib.get_close_matches(name, spellings, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise UserError("field", name, f"{hint}`dipod recipes --fields` lists the settings")
+    raise UserError("field", name, f"{hint}`dipod recipes RECIPE --fields` lists the settings")
 
 
 def _convert(field: Field, value: Any) -> Any:

@@ -1,17 +1,19 @@
-"""What the report is made from: runs, their curves, and what they come to in words."""
+"""What the report is made from: runs, their curves, and what they come to in one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite, isnan
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from dipod import runs
-from dipod.control.config import ControlConfig
+from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.recipes import AnyConfig
+from dipod.report.labels import Label, labels, swept
 
 FINAL_KEYS = (
     "solved_sampled",
@@ -24,6 +26,8 @@ FINAL_KEYS = (
     "reward_sampled",
     "reward_greedy",
     "transitions",
+    "monitor_gap",
+    "monitor_cosine",
 )
 
 
@@ -44,108 +48,181 @@ class Run:
     samples: dict[str, Any]
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a metric, where it was measured."""
-        rows = [(row["step"], row[key]) for row in self.metrics if key in row]
+        """Steps and values of a metric, where it was measured and is a finite number."""
+        rows = [(row["step"], row[key]) for row in self.metrics if _number_in(row, key) and isfinite(row[key])]
         return [step for step, _ in rows], [value for _, value in rows]
 
     def last(self, key: str) -> float | None:
         """The last value measured, or None."""
-        _, values = self.curve(key)
-        return values[-1] if values else None
+        return next((row[key] for row in reversed(self.metrics) if _number_in(row, key)), None)
 
     def first(self, key: str) -> float | None:
         """The first value measured, or None."""
-        _, values = self.curve(key)
-        return values[0] if values else None
+        return next((row[key] for row in self.metrics if _number_in(row, key)), None)
+
+    def words(self, key: str) -> list[tuple[int, str]]:
+        """Steps and texts of something said in words."""
+        return [(row["step"], row[key]) for row in self.metrics if isinstance(row.get(key), str)]
 
     @property
     def steps(self) -> int:
         """Updates done."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
 
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are done."""
+        return self.steps >= self.config.trainer.steps
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens of an action, as measured at the last evaluation or else as the task says; None for control."""
+        if not isinstance(self.config, RunConfig):
+            return None
+        measured = self.last("tokens")
+        length: float | None = getattr(self.config.task, "completion_length", None)
+        return length if measured is None else measured
+
+
+def _number_in(row: dict[str, Any], key: str) -> bool:
+    return isinstance(row.get(key), int | float)
+
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders, and those inside comparison folders, ordered by algorithm as given and seed.
+    """Read run folders, and those inside comparison folders; cells of a comparison that wait to start are left out.
 
     Raises:
         UserError: a folder without runs, or a run without metrics.
     """
-    found: list[Run] = []
+    chosen: list[Path] = []
     for folder in folders:
         inside = sorted(p.parent for p in folder.glob(f"*/seed-*/{runs.CONFIG}") if p.parent.parent.name != "bases")
-        chosen = [folder] if (folder / runs.CONFIG).is_file() else inside
-        if not chosen:
+        own = [folder] if (folder / runs.CONFIG).is_file() else inside
+        if not own:
             raise UserError("run", str(folder), "no run there; give run folders or the folder of a comparison")
-        for path in chosen:
-            metrics = runs.read_metrics(path)
-            if not metrics:
-                raise UserError("run", str(path), "it has no metrics yet; let it reach its first evaluation")
-            kept = runs.read_lines(path / runs.COMPLETIONS)
-            ends = {"before": kept[0]["rows"], "after": kept[-1]["rows"]} if kept else {}
-            found.append(Run(path, runs.read_config(path), metrics, ends))
-    return found
+        begun = [path for path in own if runs.read_metrics(path)]
+        if not begun:
+            raise UserError("run", str(own[0]), "it has no metrics yet; let it reach its first evaluation")
+        chosen += begun
+    return [_read(path) for path in dict.fromkeys(chosen)]
 
 
-def by_algorithm(found: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of each algorithm; estimators by name, the bare one before its tightened selves."""
-    names = list(dict.fromkeys(run.config.algorithm for run in found))
-    names.sort(key=lambda name: (name.partition("+")[0], name))
-    return {name: [run for run in found if run.config.algorithm == name] for name in names}
+def _read(folder: Path) -> Run:
+    kept = runs.read_lines(folder / runs.COMPLETIONS)
+    ends = {"before": kept[0]["rows"]} if kept else {}
+    if len(kept) > 1:
+        ends["after"] = kept[-1]["rows"]
+    return Run(folder, runs.read_config(folder), runs.read_metrics(folder), ends)
+
+
+def labelled(found: Sequence[Run]) -> dict[Label, list[Run]]:
+    """Runs by label: estimators by name, the bare one before its tightened selves, and settings by value."""
+    names = labels([(run.folder, run.config) for run in found])
+    groups: dict[Label, list[Run]] = {}
+    for name, run in zip(names, found, strict=True):
+        groups.setdefault(name, []).append(run)
+    for group in groups.values():
+        group.sort(key=lambda run: run.config.seed)
+    return dict(sorted(groups.items(), key=lambda item: _order(item[0])))
+
+
+def by_label(found: Sequence[Run]) -> dict[str, list[Run]]:
+    """`labelled`, by the label's text."""
+    return {label.text: group for label, group in labelled(found).items()}
+
+
+def _order(label: Label) -> tuple[Any, ...]:
+    values = [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for _, v in label.settings]
+    return label.algorithm.partition("+")[0], label.algorithm, values
 
 
 def middle(found: Sequence[Run], key: str) -> float | None:
     """Median over runs of a metric's last value, over those that measured it."""
-    return _median([run.last(key) for run in found])
+    return median_of([run.last(key) for run in found])
+
+
+def median_of(values: Sequence[float | None]) -> float | None:
+    """The median of the values that there are; not a number if one of them is none."""
+    there = [value for value in values if value is not None]
+    return sum(there) if any(map(isnan, there)) else median(there) if there else None
 
 
 def sentence(found: Sequence[Run]) -> str:
     """What happened, in one sentence made from the numbers alone."""
-    groups = by_algorithm(found)
-    if isinstance(found[0].config, ControlConfig):
-        return _of_control(groups)
-    if len(groups) == 1:
-        return _one(next(iter(groups.values())))
-    parts = [f"{name} {_percent(middle(g, 'solved_sampled'))}" for name, g in groups.items()]
-    text = f"Solved at the end (sampled, median over seeds): {', '.join(parts)}"
-    clauses = [c for name in groups if "+" in name and (c := _against_base(groups, name))]
-    return text + "".join(f"; {clause}" for clause in clauses) + "."
+    groups = labelled(found)
+    solves = any(run.last("solved_sampled") is not None for run in found)
+    name = swept(groups)
+    if name is not None and len({label.algorithm for label in groups}) == 1:
+        return _sweep(groups, name, "solved_sampled" if solves else "reward")
+    named = {label.text: group for label, group in groups.items()}
+    if not solves:
+        return _returns(named)
+    if len(named) == 1:
+        return _one(*named.popitem())
+    parts = [f"{name} {percent(middle(g, 'solved_sampled'))}" for name, g in named.items()]
+    clauses = [c for name in named if "+" in name and (c := _against_base(named, name))]
+    return "; ".join([f"Solved at the end (sampled, median over seeds): {', '.join(parts)}", *clauses]) + "."
 
 
-def _of_control(groups: dict[str, list[Run]]) -> str:
-    """Returns and gaps of control runs."""
+def _sweep(groups: dict[Label, list[Run]], name: str, key: str) -> str:
+    """The best and the worst value of the setting that was swept, and the gap at its ends."""
+    finals, gaps = (
+        {value_of(label, name): middle([run for run in group if run.finished], k) for label, group in groups.items()}
+        for k in (key, "gap")
+    )
+    there = {value: final for value, final in finals.items() if final is not None}
+    show = percent if key == "solved_sampled" else number
+    most, least = max(there, key=lambda v: there[v], default=""), min(there, key=lambda v: there[v], default="")
+    algorithm = next(iter(groups)).algorithm
+    what = "solved at the end (sampled)" if key == "solved_sampled" else "reward at the end"
+    text = f"{algorithm} over {len(groups)} values of {name}, median over seeds: {what} highest at {most} "
+    text += f"({show(there.get(most))}) and lowest at {least} ({show(there.get(least))})"
+    ends = min(gaps, key=float), max(gaps, key=float)
+    if None in (gaps[ends[0]], gaps[ends[1]]):
+        return f"{text}."
+    return (
+        f"{text}; the gap ends at {number(gaps[ends[0]])} nats at {ends[0]} and {number(gaps[ends[1]])} at {ends[1]}."
+    )
+
+
+def value_of(label: Label, name: str) -> str:
+    """A setting of a label as text."""
+    return str(dict(label.settings)[name])
+
+
+def _returns(groups: dict[str, list[Run]]) -> str:
+    """Rewards and gaps of runs whose problems are not solved or unsolved."""
     parts = []
     for name, group in groups.items():
-        first, last = (_number(_median([part(run, "reward") for run in group])) for part in (Run.first, Run.last))
+        first, last = (number(median_of([part(run, "reward") for run in group])) for part in (Run.first, Run.last))
         gap = middle(group, "gap")
-        tight = "" if gap is None else f" (gap {_number(gap)} nats)"
+        tight = "" if gap is None else f" (gap {number(gap)} nats)"
         parts.append(f"{name} from {first} to {last}{tight}")
     seeds = max(len(group) for group in groups.values())
     over = f", medians over {seeds} seeds" if seeds > 1 else ""
-    return f"Return of an episode, at the beginning and at the end{over}: {', '.join(parts)}."
+    control = not isinstance(next(iter(groups.values()))[0].config, RunConfig)
+    what = "Return of an episode" if control else "Reward"
+    return f"{what}, at the beginning and at the end{over}: {', '.join(parts)}."
 
 
-def _median(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return median(there) if there else None
-
-
-def _one(group: list[Run]) -> str:
-    run = group[0]
-    kind = next((row["gap_kind"] for row in reversed(run.metrics) if "gap_kind" in row), "exact")
-    start = [r.first("solved_sampled") for r in group], [r.first("solved_greedy") for r in group]
-    before = [_percent(median(v for v in values if v is not None)) for values in start]
+def _one(name: str, group: list[Run]) -> str:
+    kinds = group[0].words("gap_kind")
+    kind = kinds[-1][1] if kinds else "exact"
+    start = [percent(median_of([r.first(key) for r in group])) for key in ("solved_sampled", "solved_greedy")]
     label = "exact gap" if kind == "exact" else f"gap ({kind.replace('_', ' ')})"
     over = "" if len(group) == 1 else f" (medians over {len(group)} seeds)"
+    gap = middle(group, "gap")
+    tight = "" if gap is None else f", and its {label} ended at {number(gap)} nats"
     return (
-        f"{run.config.algorithm} went from {before[0]} to {_percent(middle(group, 'solved_sampled'))} "
-        f"of held-out problems solved by sampling and "
-        f"from {before[1]} to {_percent(middle(group, 'solved_greedy'))} by greedy decoding in "
-        f"{run.steps} updates, and its {label} ended at {_number(middle(group, 'gap'))} nats{over}."
+        f"{name} went from {start[0]} to {percent(middle(group, 'solved_sampled'))} of held-out problems solved by "
+        f"sampling and from {start[1]} to {percent(middle(group, 'solved_greedy'))} by greedy decoding in "
+        f"{group[0].steps} updates{tight}{over}."
     )
 
 
 def _against_base(groups: dict[str, list[Run]], name: str) -> str:
-    base = name.partition("+")[0]
+    algorithm, space, settings = name.partition(" ")
+    base = algorithm.partition("+")[0] + space + settings
     if base not in groups:
         return ""
     gaps = middle(groups[base], "gap"), middle(groups[name], "gap")
@@ -153,12 +230,14 @@ def _against_base(groups: dict[str, list[Run]], name: str) -> str:
     if None in gaps or None in solved:
         return ""
     verdict = "more" if (solved[1] or 0) > (solved[0] or 0) else "no more"
-    return f"{name} solves {verdict} than {base}, with a gap of {_number(gaps[1])} nats against {_number(gaps[0])}"
+    return f"{name} solves {verdict} than {base}, with a gap of {number(gaps[1])} nats against {number(gaps[0])}"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share in per cent, or a question mark."""
     return "?" if share is None else f"{100 * share:.1f} %"
 
 
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3g}"
+def number(value: float | None) -> str:
+    """Three digits, or a question mark."""
+    return "?" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,65 +1,57 @@
-"""Curves: one panel a metric, one colour an algorithm, a thin line for each seed and a thick one for their median."""
+"""Panels as matplotlib figures, for files: one hue a label, a band over its seeds, a thin line a run."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dipod.control.config import ControlConfig
-from dipod.report.data import Run, by_algorithm
+from dipod.report.palette import LIGHT, Look
+from dipod.report.panels import Panel
+from dipod.report.svg import horizontal, tick_text, vertical
 
-COLOURS = ("#c2410c", "#0369a1", "#7e22ce", "#15803d", "#be123c", "#0e7490", "#a16207", "#4338ca")
-PANELS = {
-    "reward": ("Reward", "mean reward of the rollouts"),
-    "episode_length": ("Episode length", "steps, mean of the last finished ones"),
-    "reward_sampled": ("Return, sampled actions", "of whole episodes, held out"),
-    "reward_greedy": ("Return, zero-noise actions", "of whole episodes, held out"),
-    "solved_sampled": ("Solved, sampled", "share of held-out problems"),
-    "solved_greedy": ("Solved, greedy", "share of held-out problems"),
-    "gap": ("Gap, log π − ELBO", "nats, on-policy, held out"),
-    "cosine": ("Proxy against true gradient", "cosine of the angle"),
-    "elbo": ("ELBO of the policy's samples", "nats"),
-    "log_prob": ("Log-density of the policy's samples", "nats"),
-    "cfm_loss": ("Flow-matching loss", "mean over dimensions"),
-    "beta": ("β in force", "advantage units"),
-    "clip_fraction_positive": ("Clipped, A > 0", "share of rollouts"),
-    "clip_fraction_negative": ("Clipped, A < 0", "share of rollouts"),
-    "grad_norm": ("Gradient norm", "before clipping"),
-}
-SOLVING = ("solved_sampled", "solved_greedy", "gap", "cosine")
-NOISY = {"reward": 10, "grad_norm": 10}
-"""Metrics of single steps, shown as a running mean over so many."""
+COLOURS = LIGHT
+OVERVIEW = ("solved_sampled", "solved_greedy", "reward", "reward_greedy", "episode_length", "gap", "cosine")
+THICK = 1.8
+MANY = 9
+"""Labels from which on the legend stands in two columns."""
 
 
-def curves(found: Sequence[Run]) -> dict[str, Figure]:
-    """A figure for each metric that at least one run measured more than once."""
+def curves(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figure]:
+    """A figure for each panel."""
     figures: dict[str, Figure] = {}
-    for key in _measured(found, PANELS):
+    for key, panel in panels.items():
         figure = Figure(figsize=(5.0, 3.1), layout="constrained")
-        _draw(figure.add_subplot(), key, found)
+        _draw(figure.add_subplot(), panel, looks)
         figures[key] = figure
     return figures
 
 
-def overview(found: Sequence[Run]) -> dict[str, Figure]:
+def overview(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figure]:
     """What matters most side by side, as ``overview``; nothing where nothing was measured twice."""
-    control = isinstance(found[0].config, ControlConfig)
-    wanted = ("reward", "reward_greedy", "episode_length", "gap") if control else SOLVING
-    keys = _measured(found, wanted)
-    if not keys:
+    wanted = [key for key in OVERVIEW if key in panels]
+    if "solved_sampled" in wanted:
+        wanted = [key for key in wanted if key not in ("reward", "reward_greedy", "episode_length")]
+    return _row("overview", [panels[key] for key in wanted], looks)
+
+
+def sweep(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figure]:
+    """What a swept setting does, side by side, as ``sweep``; nothing where none was swept."""
+    return _row("sweep", list(panels.values()), looks)
+
+
+def _row(name: str, panels: Sequence[Panel], looks: Sequence[Look]) -> dict[str, Figure]:
+    if not panels:
         return {}
-    figure = Figure(figsize=(4.0 * len(keys), 3.3), layout="constrained")
-    for i, key in enumerate(keys):
-        axes = figure.add_subplot(1, len(keys), i + 1)
-        _draw(axes, key, found, legend=i == 0)
-    return {"overview": figure}
+    figure = Figure(figsize=(4.0 * len(panels), 3.3), layout="constrained")
+    for i, panel in enumerate(panels):
+        _draw(figure.add_subplot(1, len(panels), i + 1), panel, looks, legend=i == 0)
+    return {name: figure}
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> None:
@@ -88,43 +80,38 @@ def dress(axes: Axes, title: str, label: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _measured(found: Sequence[Run], keys: Iterable[str]) -> list[str]:
-    return [key for key in keys if any(len(run.curve(key)[0]) > 1 for run in found)]
+def _draw(axes: Axes, panel: Panel, looks: Sequence[Look], legend: bool = True) -> None:
+    dress(axes, panel.title, panel.unit)
+    axes.set_xlabel(panel.across, fontsize=9)
+    up, across = vertical(panel), horizontal(panel)
+    if panel.log:
+        axes.set_yscale("log")
+        axes.set_yticks(up.ticks(), [tick_text(value) for value in up.ticks()])
+        axes.minorticks_off()
+    axes.set_ylim(up.low, up.high)
+    axes.set_xlim(across.low, across.high)
+    if panel.ticks:
+        axes.set_xticks([at for at, _ in panel.ticks], [text for _, text in panel.ticks])
+    least = up.low if panel.log else float("-inf")
+    for series in panel.series:
+        look = looks[series.place]
+        dash: Any = (0, tuple(float(part) / THICK for part in look.dash.split())) if look.dash else "-"
+        style: dict[str, Any] = {"color": look.light, "linestyle": "-" if panel.ticks else dash}
+        if series.low:
+            band = _raised(series.low, least), _raised(series.high, least)
+            axes.fill_between(series.middle.x, *band, color=look.light, alpha=0.13, linewidth=0)
+        for run in series.runs if len(series.runs) > 1 or not series.middle.x else ():
+            if panel.ticks:
+                axes.plot(
+                    run.x, _raised(run.y, least), "o", color=look.light, markersize=4, alpha=0.55, markeredgewidth=0
+                )
+            else:
+                axes.plot(run.x, _raised(run.y, least), linewidth=0.6, alpha=0.4, **style)
+        axes.plot(series.middle.x, _raised(series.middle.y, least), linewidth=THICK, label=series.label, **style)
+    if legend and len(panel.series) > 1:
+        axes.legend(fontsize=8 if len(panel.series) < MANY else 6, frameon=False, ncols=1 + (len(panel.series) >= MANY))
 
 
-def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """Colour of an algorithm, and a dashed line for a bare estimator next to its tightened self."""
-    bare = "+" not in name and any(other.startswith(f"{name}+") for other in names)
-    return {"color": COLOURS[list(names).index(name) % len(COLOURS)], "linestyle": "--" if bare else "-"}
-
-
-def _draw(axes: Axes, key: str, found: Sequence[Run], legend: bool = True) -> None:
-    """One metric of all runs."""
-    dress(axes, *PANELS[key])
-    groups = by_algorithm(found)
-    for name, group in groups.items():
-        look = _style(name, list(groups))
-        lines = [_smooth(*run.curve(key), NOISY.get(key, 1)) for run in group if run.curve(key)[0]]
-        if not lines:
-            continue
-        if len(lines) > 1:
-            for steps, values in lines:
-                axes.plot(steps, values, linewidth=0.7, alpha=0.4, **look)
-        common = sorted(set.intersection(*(set(steps) for steps, _ in lines)))
-        at = [dict(zip(steps, values, strict=True)) for steps, values in lines]
-        axes.plot(common, [median(line[s] for line in at) for s in common], linewidth=1.8, label=name, **look)
-    if key in ("solved_sampled", "solved_greedy"):
-        axes.set_ylim(-0.02, 1.02)
-    if key == "cosine":
-        axes.set_ylim(top=1.02)
-    if key == "gap" and len(groups) > 1:
-        axes.set_yscale("symlog", linthresh=0.1)
-        axes.set_ylim(bottom=0)
-    if legend and len(groups) > 1:
-        axes.legend(fontsize=8, frameon=False)
-
-
-def _smooth(steps: list[int], values: list[float], window: int) -> tuple[list[int], list[float]]:
-    """Running mean over the last ``window`` values."""
-    smooth = [sum(values[max(0, i + 1 - window) : i + 1]) / min(window, i + 1) for i in range(len(values))]
-    return steps, smooth
+def _raised(values: Iterable[float], least: float) -> list[float]:
+    """Values of at least ``least``: a logarithmic axis has lower ones at its edge instead of leaving them out."""
+    return [max(value, least) for value in values]

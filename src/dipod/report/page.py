@@ -1,54 +1,40 @@
-"""The HTML page: what happened, the curves, the numbers, a few boards before and after, and the settings."""
+"""The HTML page: what drift is, the verdict, the curves, the numbers, samples, and the settings; one file, offline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from dipod.control.config import ControlConfig
 from dipod.files import make_folder, write_text
 from dipod.recipes import to_yaml
-from dipod.report.data import Run, by_algorithm, middle, read_runs, sentence
-from dipod.report.figures import curves, overview, save, svg
+from dipod.report.data import Run, labelled, number, read_runs, sentence
+from dipod.report.labels import Label
+from dipod.report.palette import DARK, LIGHT, Look, looks
+from dipod.report.panels import SECTIONS, Panel, panels, sweep_panels
+from dipod.report.samples import examples
+from dipod.report.svg import element
+from dipod.report.tables import differences, finals
+from dipod.report.verdict import FACTOR, TIGHT, Verdict, judge
 
-COLUMNS = {
-    "solved_sampled": ("solved, sampled", "{:.1%}"),
-    "solved_greedy": ("solved, greedy", "{:.1%}"),
-    "gap": ("gap, nats", "{:.3f}"),
-    "elbo": ("ELBO, nats", "{:.2f}"),
-    "cosine": ("cosine", "{:.3f}"),
-    "reward": ("reward", "{:.3f}"),
-    "episode_length": ("length", "{:.0f}"),
-    "reward_sampled": ("return, sampled", "{:.3f}"),
-    "reward_greedy": ("return, zero noise", "{:.3f}"),
-    "transitions": ("transitions", "{:,.0f}"),
-}
-
-STYLE = """
-:root { color-scheme: light; --ink: #1c1917; --soft: #78716c; --line: #e7e5e4; --good: #dcfce7; --bad: #fee2e2; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; margin-bottom: .3rem; } h2 { font-size: 1.05rem; margin-top: 2.2rem; }
-.lead { font-size: 1.1rem; max-width: 62rem; } .soft { color: var(--soft); font-size: .9rem; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 1rem; }
-.curves svg { width: 100%; height: auto; }
-table.numbers { border-collapse: collapse; } table.numbers th { text-align: right; font-weight: 600; }
-table.numbers td, table.numbers th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); }
-table.numbers td { text-align: right; font-variant-numeric: tabular-nums; }
-table.numbers td:first-child, table.numbers th:first-child { text-align: left; }
-tr.median td { font-weight: 600; }
-.boards { display: flex; flex-wrap: wrap; gap: 1.2rem; } figure { margin: 0; text-align: center; }
-figcaption { font-size: .8rem; color: var(--soft); }
-table.board { border-collapse: collapse; border: 2px solid var(--ink); margin: auto; }
-table.board td { width: 1.7rem; height: 1.7rem; text-align: center; border: 1px solid #d6d3d1; }
-table.board td:nth-child(2) { border-right: 2px solid var(--ink); }
-table.board tr:nth-child(2) td { border-bottom: 2px solid var(--ink); }
-td.clue { font-weight: 700; } td.right { background: var(--good); } td.wrong { background: var(--bad); }
-table.texts td { text-align: left; white-space: pre-wrap; } .text { margin-bottom: 1.4rem; }
-pre { background: #fafaf9; border: 1px solid var(--line); padding: .8rem; overflow: auto; font-size: .8rem; }
-"""
+REPORT = "report.html"
+LIVE_SECONDS = 15
+STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+DRIFT = (
+    "A diffusion or flow policy cannot cheaply say how likely its own action is, so training puts a lower bound, the "
+    "ELBO, in the place of the log-likelihood log π. Reinforcement learning moves the policy and nothing in it keeps "
+    "that bound tight, so the gap, log π − ELBO, can grow: this is the first drift. The update then follows the bound "
+    "instead of the likelihood and turns away from the true policy gradient: this is the second drift, and a cosine of "
+    "1 between the two gradients means that there is none."
+)
+BADGES = {"grew": "▲ gap grew", "held": "■ gap held", "fell": "▼ gap fell", "unmeasured": "gap not measured"}
+NAMED = 4
+"""Labels that fit into a title."""
+WARNINGS = 3
+"""Of a label's warnings, so many are shown at once."""
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -61,128 +47,191 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: a folder without a run, or ``out`` cannot be written.
     """
+    from dipod.report.figures import curves, overview, save, sweep
+
     found = read_runs(folders)
     make_folder(out)
-    figures = curves(found)
-    save({**figures, **overview(found)}, out / "figures")
-    title = " · ".join(by_algorithm(found)) + f" on {found[0].config.recipe}"
+    groups = labelled(found)
+    drawn, swept = panels(groups), sweep_panels(groups)
+    styles = looks(list(groups))
+    pictures = {**curves(drawn, styles), **overview(drawn, styles), **sweep(swept, _hues(len(groups)))}
+    save(pictures, out / "figures")
+    write_text(out / REPORT, page(found))
+    return out / REPORT
+
+
+def write_live(folder: Path) -> Path:
+    """Write the page of a run that is still going, without files of figures; it looks for a newer one by itself.
+
+    Raises:
+        UserError: no run there, or it has no metrics yet.
+    """
+    write_text(folder / REPORT, page(read_runs([folder]), refresh=LIVE_SECONDS))
+    return folder / REPORT
+
+
+def page(found: Sequence[Run], refresh: int = 0) -> str:
+    """The HTML of some runs.
+
+    Args:
+        found: at least one.
+        refresh: seconds after which the page loads itself again; 0 for never.
+    """
+    groups = labelled(found)
+    named = {label.text: group for label, group in groups.items()}
+    styles = looks(list(groups))
+    title = _title(groups, found[0].config.recipe)
+    hues = _hues(len(groups))
     sections = [
-        f"<h1>{escape(title)}</h1>",
+        f'<header><h1>{escape(title)}</h1><button id="theme" class="needs-script">light / dark</button></header>',
         f'<p class="lead">{escape(sentence(found))}</p>',
-        "<h2>Curves</h2>",
-        _caption(found),
-        f'<div class="curves">{"".join(svg(figure) for figure in figures.values())}</div>',
-        "<h2>At the end</h2>",
-        _numbers(found),
-        _examples(found[0]),
-        "<h2>Settings</h2>",
-        _settings(found),
+        f"<h2>What drift is</h2><p>{escape(DRIFT)}</p>",
+        _verdicts(named),
+        _sweep(sweep_panels(groups), hues),
+        _curves(panels(groups), styles, list(named)),
+        f"<h2>At the end</h2>{finals(named)}",
+        examples(named),
+        _settings(named),
+        _dialog(),
     ]
-    body = "\n".join(sections)
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body>\n{body}\n</body></html>\n"
-    )
-    path = out / "report.html"
-    write_text(path, page)
-    return path
+    body = "\n".join(part for part in sections if part)
+    attributes = f' data-refresh="{refresh}"' if refresh else ""
+    head = _head(title, styles, hues, refresh)
+    return f'<!doctype html>\n<html lang="en"{attributes}><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _caption(found: Sequence[Run]) -> str:
-    seeds = len({run.config.seed for run in found})
-    many = f"Thin lines are the {seeds} seeds, thick lines their median. " if seeds > 1 else ""
-    kinds = {row["gap_kind"] for run in found for row in run.metrics if "gap_kind" in row}
-    if isinstance(found[0].config, ControlConfig):
-        return (
-            f'<p class="soft">{many}The gap is exact: the log-density of the Euler sampler minus the ELBO, on one own '
-            f"action for each of a batch of states, perturbation aside; t0 = {found[0].config.objective.cutoff}.</p>"
+def _head(title: str, styles: Sequence[Look], hues: Sequence[Look], refresh: int) -> str:
+    """Everything that the page needs, and a policy that lets it run its own script and load nothing."""
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
+    again = f'<noscript><meta http-equiv="refresh" content="{refresh}"></noscript>' if refresh else ""
+    sets = {
+        theme: "".join(
+            f"--{name}{i}:{getattr(look, theme)};"
+            for name, all_ in (("c", styles), ("a", hues))
+            for i, look in enumerate(all_)
         )
-    gap = "exact" if kinds == {"exact"} else "an importance-weighted lower bound of the true gap"
+        for theme in ("light", "dark")
+    }
+    colours = (
+        f":root{{{sets['light']}}}@media screen{{:root[data-theme=dark]{{{sets['dark']}}}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{sets['dark']}}}}}"
+    )
     return (
-        f'<p class="soft">{many}The gap is {gap}, on samples for held-out problems. The cosine compares the '
-        "estimator's gradient (without the β term) with the true policy gradient on the same rollouts, both free of "
-        "corruption noise; 1 means no drift.</p>"
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{escape(policy)}">{again}'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        f"<style>{STYLE}{colours}</style>"
     )
 
 
-def _numbers(found: Sequence[Run]) -> str:
-    columns = [key for key in COLUMNS if _shown(key, found)]
-    head = "".join(f"<th>{escape(COLUMNS[key][0])}</th>" for key in columns)
-    rows = []
-    for name, group in by_algorithm(found).items():
-        for run in group:
-            rows.append(_row(f"{name}, seed {run.config.seed}", run.steps, {key: run.last(key) for key in columns}))
-        if len(group) > 1:
-            values = {key: middle(group, key) for key in columns}
-            rows.append(_row(f"{name}, median", group[0].steps, values, "median"))
-    return f'<table class="numbers"><tr><th>run</th><th>updates</th>{head}</tr>{"".join(rows)}</table>'
+def _title(groups: Mapping[Label, Sequence[Run]], recipe: str) -> str:
+    names = [label.text for label in groups]
+    if len(names) > NAMED:
+        algorithms = list(dict.fromkeys(label.algorithm for label in groups))
+        varied = list(dict.fromkeys(name for label in groups for name, _ in label.settings))
+        shown = ", ".join(algorithms) if len(algorithms) <= NAMED else f"{len(algorithms)} algorithms"
+        names = [f"{shown} over {', '.join(varied)}" if varied else shown]
+    return f"{' · '.join(names)} on {recipe}"
 
 
-def _shown(key: str, found: Sequence[Run]) -> bool:
-    """Whether a column is worth its place: measured, and not said by solved shares already."""
-    solves = any(run.last("solved_sampled") is not None for run in found)
-    return any(run.last(key) is not None for run in found) and not (
-        solves and key in ("reward_sampled", "reward_greedy")
+def _hues(count: int) -> list[Look]:
+    """Colours of the algorithms of a sweep, the second hue first, which reads best alone."""
+    order = [(1 + i) % len(LIGHT) for i in range(count)]
+    return [Look(LIGHT[i], DARK[i], "") for i in order]
+
+
+def _verdicts(named: Mapping[str, Sequence[Run]]) -> str:
+    cards = [_card(judge(name, group), i) for i, (name, group) in enumerate(named.items())]
+    note = (
+        f"A gap is called held if it ends within a factor of {FACTOR:g} of where it began or stays below {TIGHT:g} "
+        "nats. All sentences are made from the runs' numbers alone."
     )
+    return f'<h2>Verdict</h2><div class="verdicts">{"".join(cards)}</div><p class="soft">{note}</p>'
 
 
-def _row(name: str, steps: int, values: dict[str, float | None], kind: str = "") -> str:
-    cells = "".join(
-        f"<td>{'' if value is None else COLUMNS[key][1].format(value)}</td>" for key, value in values.items()
-    )
-    return f'<tr class="{kind}"><td>{escape(name)}</td><td>{steps}</td>{cells}</tr>'
+def _card(verdict: Verdict, place: int) -> str:
+    told = "".join(f"<p>{escape(text)}</p>" for text in verdict.sentences)
+    raised = [
+        f'<p class="warning">Warning at update {step}, seed {seed}: {escape(text)}</p>'
+        for seed, step, text in verdict.warnings
+    ]
+    first, rest = raised[-WARNINGS:], raised[:-WARNINGS]
+    more = f"<details><summary>{len(rest)} earlier warnings</summary>{''.join(rest)}</details>" if rest else ""
+    end = "" if verdict.movement == "unmeasured" else f", ends at {number(verdict.gap)} nats"
+    badge = f'<span class="badge {verdict.movement}">{BADGES[verdict.movement]}{end}</span>'
+    head = f"<h3>{escape(verdict.label)} {badge}</h3>"
+    return f'<article class="verdict" style="--c:var(--c{place})">{head}{told}{"".join(first)}{more}</article>'
 
 
-def _examples(run: Run) -> str:
-    """The kept problems before and after: boards with clues bold, filled cells green or red; or texts."""
-    stages = [stage for stage in ("before", "after") if stage in run.samples]
-    if not stages:
+def _sweep(drawn: Mapping[str, Panel], hues: Sequence[Look]) -> str:
+    if not drawn:
         return ""
-    draw = _boards if "puzzle" in run.samples[stages[0]][0] else _texts
-    title = f"<h2>Before and after: {escape(run.config.algorithm)}, seed {run.config.seed}</h2>"
-    return title + "".join(draw(run, stages, i) for i in range(len(run.samples[stages[0]])))
+    first = next(iter(drawn.values()))
+    names = [series.label for series in first.series]
+    legend = _legend(names, hues, "a") if len(names) > 1 else ""
+    figures = "".join(_figure(panel, hues, "a") for panel in drawn.values())
+    note = "Points are runs, one a seed; the line joins their medians."
+    head = f"<h2>Final values over {escape(first.across.partition(',')[0])}</h2>"
+    return f'{head}<p class="soft">{note}</p>{legend}<div class="curves">{figures}</div>'
 
 
-def _boards(run: Run, stages: Sequence[str], i: int) -> str:
-    figures = [
-        _board(run.samples[stage][i], decoding, f"{stage}, {decoding}")
-        for stage in stages
-        for decoding in ("sampled", "greedy")
-    ]
-    return f'<div class="boards">{"".join(figures)}</div><br>'
+def _curves(drawn: Mapping[str, Panel], styles: Sequence[Look], names: Sequence[str]) -> str:
+    if not drawn:
+        return "<h2>Curves</h2><p>Nothing has been measured twice yet.</p>"
+    note = (
+        "Thick lines are medians over seeds; bands reach from the least seed to the greatest, from five seeds on "
+        "between the quartiles; thin lines are single runs. Point at a figure for its values, click it to enlarge."
+    )
+    legend = _legend(names, styles, "c") if len(names) > 1 else ""
+    parts = []
+    for title, keys in SECTIONS.items():
+        figures = "".join(_figure(drawn[key], styles, "c") for key in keys if key in drawn)
+        parts += [f'<h3>{title}</h3><div class="curves">{figures}</div>'] if figures else []
+    return f'<section><h2>Curves</h2><p class="soft">{note}</p>{legend}{"".join(parts)}</section>'
 
 
-def _texts(run: Run, stages: Sequence[str], i: int) -> str:
-    problem = run.samples[stages[0]][i]
-    rows = [
-        f"<tr><td>{escape(f'{stage}, {decoding}')}</td><td>{escape(run.samples[stage][i][decoding])}</td></tr>"
-        for stage in stages
-        for decoding in ("sampled", "greedy")
-    ]
-    asked = f'<p>{escape(problem["prompt"])}</p><p class="soft">reference: {escape(str(problem["reference"]))}</p>'
-    return f'<div class="text">{asked}<table class="numbers texts">{"".join(rows)}</table></div>'
+def _legend(names: Sequence[str], styles: Sequence[Look], colours: str) -> str:
+    entries = []
+    for i, name in enumerate(names):
+        dash = f' stroke-dasharray="{styles[i].dash}"' if styles[i].dash else ""
+        line = f'<path d="M0 5H30" stroke="var(--{colours}{i})" stroke-width="3"{dash}/>'
+        swatch = f'<svg viewBox="0 0 30 10" aria-hidden="true">{line}</svg>{escape(name)}'
+        button = f'<button data-name="{colours}{i}" aria-pressed="true">{swatch}</button>'
+        entries.append(button if colours == "c" else f"<span>{swatch}</span>")
+    return f'<div class="legend{"" if colours == "c" else " still"}">{"".join(entries)}</div>'
 
 
-def _board(board: dict[str, Any], decoding: str, caption: str) -> str:
-    cells = []
-    for clue, digit, solution in zip(board["puzzle"], board[decoding], board["solution"], strict=True):
-        kind = "clue" if clue else "right" if digit == solution else "wrong"
-        cells.append(f'<td class="{kind}">{digit}</td>')
-    rows = "".join(f"<tr>{''.join(cells[4 * r : 4 * r + 4])}</tr>" for r in range(4))
-    return f'<figure><table class="board">{rows}</table><figcaption>{escape(caption)}</figcaption></figure>'
+def _figure(panel: Panel, styles: Sequence[Look], colours: str) -> str:
+    name = f"{panel.title} ({panel.unit})"
+    note = f'<p class="note soft">{escape(panel.note)}</p>' if panel.note else ""
+    return (
+        f'<figure class="chart"><figcaption data-name="{escape(name)}"><b>{escape(panel.title)}</b>'
+        f'<span class="unit">{escape(panel.unit)}</span>'
+        f'<button class="enlarge needs-script" aria-label="Enlarge: {escape(panel.title)}">⤢</button></figcaption>'
+        f'<div class="plot">{element(panel, styles, colours)}</div>{note}</figure>'
+    )
 
 
-def _settings(found: Sequence[Run]) -> str:
-    """The first run's settings, and which of them differ between the runs."""
-    settings = [_flat(asdict(run.config)) for run in found]
-    varied = [key for key in settings[0] if len({str(s[key]) for s in settings}) > 1 and key != "base"]
-    note = f'<p class="soft">Between the runs differ: {escape(", ".join(varied))}.</p>' if varied else ""
-    return f"{note}<details><summary>All settings</summary><pre>{escape(to_yaml(found[0].config))}</pre></details>"
+def _settings(named: Mapping[str, Sequence[Run]]) -> str:
+    """The settings that differ between labels, and all of the first run's."""
+    name, (first, *_) = next(iter(named.items()))
+    summary = f"All settings of {escape(name)}, seed {first.config.seed}"
+    whole = f"<details><summary>{summary}</summary><pre>{escape(to_yaml(first.config))}</pre></details>"
+    return f"<h2>Settings</h2>{differences(named)}{whole}"
 
 
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
+def _dialog() -> str:
+    """What an enlarged figure stands in, what values are shown in, and the script that does both."""
+    buttons = "".join(
+        f'<button data-action="{action}" aria-label="{words}">{sign}</button>'
+        for action, words, sign in (
+            ("in", "Zoom in", "+"),
+            ("out", "Zoom out", "−"),
+            ("whole", "Whole figure", "⟲"),
+            ("close", "Close", "✕"),
+        )
+    )
+    box = (
+        f'<dialog aria-label="Enlarged figure"><div class="bar"><b></b>{buttons}</div><div class="plot"></div></dialog>'
+    )
+    return f'{box}<div id="tip" role="status" hidden></div><script>{SCRIPT}</script>'

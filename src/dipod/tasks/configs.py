@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, get_args, get_type_hints
 
 from dipod.errors import UserError
-from dipod.tasks.control import CartpoleSwingup, GymnasiumConfig, MultiGoal, Pendulum, Track
+from dipod.tasks.control import Bandit, CartpoleSwingup, GymnasiumConfig, MultiGoal, Pendulum, Track
 from dipod.tasks.sudoku import SudokuConfig
 from dipod.tasks.text.config import TextConfig
 
 TaskConfig = SudokuConfig | TextConfig
 """What a masked model is trained on."""
-ControlTaskConfig = Track | Pendulum | CartpoleSwingup | MultiGoal | GymnasiumConfig
+ControlTaskConfig = Track | Pendulum | CartpoleSwingup | MultiGoal | Bandit | GymnasiumConfig
 """What a control policy is trained on."""
 AnyTaskConfig = TaskConfig | ControlTaskConfig
 

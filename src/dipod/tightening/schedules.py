@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from dipod.errors import UserError, require
+from dipod.errors import at_least, require
 
 Stage = TypeVar("Stage")
-Stage_co = TypeVar("Stage_co", covariant=True)
 
 
-class Tightening(Protocol[Stage_co]):
-    """What the trainer asks. β in force is part of the training state, so implementations stay immutable."""
+class Tightening(Generic[Stage]):
+    """What a trainer asks; by itself the bare estimator. Immutable: β and the gap are part of the training state."""
 
-    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
-        """β for update ``step`` (from 0), given the last one (None at first) and the last gap measured, if any."""
-        ...
-
-    def distillation_before(self, step: int) -> Stage_co | None:
-        """The stage of self-distillation to run before update ``step`` (counted from 0), if any."""
-        ...
-
-
-@dataclass(frozen=True)
-class Off:
-    """The bare estimator: nothing keeps the bound tight."""
-
-    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
-        """Always 0."""
-        del step, beta, gap
+    def next_beta(self, step: int, beta: float | None, gap: float | None = None, before: float | None = None) -> float:
+        """β for update ``step`` (from 0), given the last one (None at first) and the last two gaps measured, if any."""
+        del step, beta, gap, before
         return 0.0
 
-    def distillation_before(self, step: int) -> None:
-        """Never."""
+    def wants_gap(self, step: int) -> bool:
+        """Whether the gap of update ``step``'s rollouts is to be measured, before its β is asked for."""
         del step
+        return False
+
+    def distillation_before(self, step: int, gap: float | None = None) -> Stage | None:
+        """The stage of self-distillation to run before update ``step`` (counted from 0), if any."""
+        del step, gap
+        return None
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that `distillation_before` may answer with."""
+        return None
 
 
 @dataclass(frozen=True)
-class Regularise:
+class Off(Tightening[Stage]):
+    """The bare estimator: nothing keeps the bound tight."""
+
+
+@dataclass(frozen=True)
+class Regularise(Tightening[Stage]):
     """Algorithm 2: add β·∇ELBO on the same rollouts to every update (paper eq. 7).
 
     Attributes:
@@ -54,82 +56,76 @@ class Regularise:
         require(self.beta >= 0, "beta", self.beta, "give a number of at least 0 (0 switches DiPOD off)")
         require(self.ramp >= 0, "beta_ramp", self.ramp, "give a number of updates of at least 0")
 
-    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
+    def next_beta(self, step: int, beta: float | None, gap: float | None = None, before: float | None = None) -> float:
         """β, or its share (step + 1) / ramp while it grows."""
-        del beta, gap
+        del beta, gap, before
         return self.beta * min(1.0, (step + 1) / max(self.ramp, 1))
-
-    def distillation_before(self, step: int) -> None:
-        """Never."""
-        del step
 
 
 @dataclass(frozen=True)
-class Interleave(Generic[Stage]):
+class _Staged(Tightening[Stage]):
+    """What distils between updates."""
+
+    distillation: Stage
+
+    @property
+    def stage(self) -> Stage:
+        """The only one."""
+        return self.distillation
+
+
+@dataclass(frozen=True)
+class Interleave(_Staged[Stage]):
     """Algorithm 1: self-distil on rollouts of the refreshed reference before every ``every`` (paper: n) updates.
 
     Attributes:
-        every: policy updates between two stages.
         distillation: one stage.
+        every: policy updates between two stages.
     """
 
-    every: int
-    distillation: Stage
+    every: int = 1
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, "interleave.every", self.every, "give at least 1 policy update between two stages")
+        at_least(self, "interleave", 1, "every")
 
-    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
-        """Always 0: the tightening happens between the updates."""
-        del step, beta, gap
-        return 0.0
-
-    def distillation_before(self, step: int) -> Stage | None:
+    def distillation_before(self, step: int, gap: float | None = None) -> Stage | None:
         """A stage at steps 0, every, 2·every, ..."""
+        del gap
         return self.distillation if step % self.every == 0 else None
 
 
 @dataclass(frozen=True)
-class Initial(Generic[Stage]):
+class Initial(_Staged[Stage]):
     """Algorithm 3: one stage of self-distillation before the first update, then the bare estimator.
 
     Attributes:
         distillation: the stage.
     """
 
-    distillation: Stage
-
-    def next_beta(self, step: int, beta: float | None, gap: float | None) -> float:
-        """Always 0."""
-        del step, beta, gap
-        return 0.0
-
-    def distillation_before(self, step: int) -> Stage | None:
+    def distillation_before(self, step: int, gap: float | None = None) -> Stage | None:
         """The stage at step 0."""
+        del gap
         return self.distillation if step == 0 else None
 
 
-def parse_tightening(algorithm: str, beta: float, ramp: int, every: int, stage: Stage) -> Tightening[Stage]:
-    """The tightening of an algorithm typed as ``base`` or ``base+tightening``.
+@dataclass(frozen=True)
+class Tolerance(_Staged[Stage]):
+    """Algorithm 1 with a tolerance: a stage wherever the measured gap exceeds it, and only there.
 
-    Args:
-        algorithm: "fpo", "fpo+dipod" (Algorithm 2), "fpo+interleave" (Algorithm 1), "fpo+initial" (Algorithm 3).
-        beta: β of Algorithm 2.
-        ramp: updates over which it grows.
-        every: n of Algorithm 1.
-        stage: of Algorithms 1 and 3.
-
-    Raises:
-        UserError: a tightening that does not exist.
+    Attributes:
+        distillation: one stage.
+        target: the gap in nats that is tolerated.
+        every: updates between two measurements; a stage may follow each of them.
     """
-    base, plus, name = algorithm.partition("+")
-    known: dict[str, Tightening[Stage]] = {
-        "": Off(),
-        "dipod": Regularise(beta, ramp),
-        "interleave": Interleave(every, stage),
-        "initial": Initial(stage),
-    }
-    if name not in known or (plus and not name):
-        choices = ", ".join(f"{base}+{other}" for other in known if other)
-        raise UserError("algorithm", algorithm, f"choose {base}, {choices}")
-    return known[name]
+
+    target: float = 0.5
+    every: int = 5
+
+    def wants_gap(self, step: int) -> bool:
+        """Every so many updates."""
+        return step % self.every == 0
+
+    def distillation_before(self, step: int, gap: float | None = None) -> Stage | None:
+        """A stage after an update whose rollouts had a gap above the target."""
+        measured = step > 0 and self.wants_gap(step - 1)
+        return self.distillation if measured and gap is not None and gap > self.target else None

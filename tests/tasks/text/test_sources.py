@@ -119,7 +119,7 @@ def test_training_problems_are_filtered_and_set_aside_as_published(tmp_path: Pat
     assert len(load_rows("countdown", "train", path, numbers=4, held_back=0)) == 20
     assert len(load_rows("countdown", "train", path, numbers=0, held_back=0)) == 40
     assert len(load_rows("countdown", "test", path)) == 40, "the test split is what it is"
-    with pytest.raises(UserError, match=r"held_back = 500: .* leaves 20 problems; set fewer aside"):
+    with pytest.raises(UserError, match=r"task\.held_back = 500: .* has 20 problems; set fewer aside"):
         load_rows("countdown", "train", path)
     with pytest.raises(UserError, match="numbers = 6: no problem"):
         load_rows("countdown", "train", path, numbers=6)
@@ -145,6 +145,7 @@ def test_other_columns_that_are_read(tmp_path: Path) -> None:
     [
         ("gsm8k", {"answer": "#### 5"}, "line 2 = ['answer']: add the column question"),
         ("gsm8k", {"question": "q"}, "line 2 = ['question']: add the column answer"),
+        ("gsm8k", {"question": "q", "answer": None}, "line 2, answer = None: give a value"),
         ("gsm8k", {"question": "q", "answer": "5"}, "line 2, answer = '5': end it with #### and a number"),
         ("gsm8k", {"question": "q", "answer": "#### five"}, "line 2, answer"),
         ("gsm8k", {"question": "q", "answer": 5}, "line 2, answer = 5: give text"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from dipod.recipes import build_task, check, language, load, overlay
 from dipod.tasks.text.config import TextConfig
 from dipod.tasks.text.rows import Row
 from dipod.tasks.text.subject import total_reward
-from dipod.tasks.text.task import TextTask, build_text_task
+from dipod.tasks.text.task import OverlongPrompts, TextTask, build_text_task
 
 
 def countdown(**changes: Any) -> TextTask:
@@ -168,12 +169,22 @@ def test_prompts_that_are_too_long_are_an_error_or_what_the_settings_say(tmp_pat
     with pytest.raises(UserError, match=r"task\.max_prompt = 120: 1 of 11 train prompts are longer, up to \d+ tokens"):
         custom(tmp_path, rows).draw(1, "train", 0, 0)
     dropped = custom(tmp_path, rows, overlong="drop")
-    assert len(dropped.held_out(100)) == 10
-    cut = custom(tmp_path, rows, overlong="truncate-left").held_out(100)
+    said = r"1 of 11 test prompts are longer than task\.max_prompt \(120 tokens\) and "
+    with pytest.warns(OverlongPrompts, match=said + "left out"):
+        assert len(dropped.held_out(100)) == 10
+    assert list(dropped.notes) == ["test"]
+    with pytest.warns(OverlongPrompts, match=said + "cut at their beginning"):
+        cut = custom(tmp_path, rows, overlong="truncate-left").held_out(100)
     assert max(map(len, cut.prompts)) == 120
     assert len(cut) == 11
-    with pytest.raises(UserError, match="no test prompt is that short"):
+    with pytest.raises(UserError, match=r"every test prompt is longer, from \d+ tokens on"):
         custom(tmp_path, ROWS, overlong="drop", max_prompt=3).held_out(1)
+
+
+def test_problems_that_are_made_are_never_left_out() -> None:
+    """A step asks for so many, and a group would be missing."""
+    with pytest.raises(UserError, match=r"train prompts are longer, .*set task\.overlong to truncate-left"):
+        countdown(max_prompt=3, overlong="drop").draw(4, "train", 0, 0)
 
 
 class Reward:
@@ -192,6 +203,8 @@ class Reward:
 def test_rewards_add_up_and_none_adds_nothing() -> None:
     functions: list[Any] = [Reward([1.0, None]), Reward([0.5, 0.25])]
     assert total_reward(functions, ["p", "p"], ["a", "b"], [{}, {}]) == [1.5, 0.25]
+    functions = [Reward([np.float32(0.5), np.int64(2)])]
+    assert total_reward(functions, ["p", "p"], ["a", "b"], [{}, {}]) == [0.5, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +213,9 @@ def test_rewards_add_up_and_none_adds_nothing() -> None:
         ([1.0], "return a list with one reward for each of the 2 completions"),
         ([1.0, float("nan")], "return a finite number or None for completion 'b'"),
         ([1.0, "high"], "return a finite number or None"),
+        ([1.0, True], "return a finite number or None"),
+        ([1.0, 10**400], "return a finite number or None"),
+        ([1.0, np.float32("inf")], "return a finite number or None"),
         (3.0, "return a list"),
     ],
 )

@@ -100,6 +100,15 @@ def tracking() -> Any:
     )
 
 
+def of_paper(motion: str) -> Any:
+    """FPO++ on one of the paper's motions: as `tracking`, for as long as its figures show, logged by the motion's name.
+
+    Args:
+        motion: its name, such as "walk1_subject1".
+    """
+    return replace(tracking(), experiment_name=f"dipod_g1_{motion}", max_iterations=1000)
+
+
 def with_initial_stage(chosen: Any) -> Any:
     """The same with self-distillation before the first update, Algorithm 3."""
     algorithm = replace(chosen.algorithm, estimator="fpopp+initial")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from dipod.control.config import SelfDistillationConfig
 from dipod.control.distillation import self_distil
+from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector
 from dipod.control.update import Transitions
 from dipod.errors import require
 from dipod.integrations.rsl_rl.actor import FlowActor
 from dipod.integrations.rsl_rl.config import FlowAlgorithmConfig, read
 from dipod.integrations.rsl_rl.environment import RunnerEnvironment, refuse_unfinite
-from dipod.integrations.rsl_rl.processes import ProcessLearner, World
+from dipod.integrations.rsl_rl.learner import GroupLearner
 from dipod.loop import Metrics
 from dipod.noise import derive, keyed_generator
 from dipod.objectives.returns import generalised_advantages
@@ -71,9 +73,11 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
         found = config.resolve()
         self.config, self.env, self.seed = config, env, seed
         self.row, self.tightening = found.row, found.tightening
-        self.world = World(multi_gpu_cfg["global_rank"], multi_gpu_cfg["world_size"]) if multi_gpu_cfg else World()
+        given = multi_gpu_cfg or {"global_rank": 0, "world_size": 1}
+        self.peers = Peers(given["global_rank"], given["world_size"], device)
         actor, critic = actor.to(device), critic.to(device)
-        self.learner = ProcessLearner(actor, critic, found.row, found.trainer, found.objective, found.optimiser)
+        parts = (found.row, found.trainer, found.objective, found.optimiser)
+        self.learner = GroupLearner(actor, critic, *parts, self.peers)
         super().__init__(
             actor,
             critic,
@@ -87,7 +91,6 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             multi_gpu_cfg=multi_gpu_cfg,
         )
         self.optimizer = self.learner.optimiser
-        self.learner.world, self.learner.reduce = self.world, self.reduce_parameters
         self.learner.per_mini_batch = config.normalize_advantage_per_mini_batch
         self.updates, self.rounds = 0, 0
         self.beta: float | None = None
@@ -140,8 +143,6 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
         self.learner.learning_rate = rate
-        for group in self.learner.optimiser.param_groups:
-            group["lr"] = rate
 
     def act(self, obs: TensorDict) -> Tensor:
         """Sample actions [N, d], and keep their noise samples and proxies."""
@@ -183,13 +184,13 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
         reward = stored.rewards[..., 0]
         advantage, returns = generalised_advantages(reward, value, following, done, done, self.gamma, self.lam)
         if not self.config.normalize_advantage_per_mini_batch:
-            advantage = self.world.standardise(advantage, self.config.advantage_limit)
+            advantage = self.peers.standardise(advantage, self.config.advantage_limit)
         stored.returns[..., 0], stored.advantages[..., 0] = returns, advantage
 
     def update(self) -> dict[str, float]:
         """All gradient steps of an iteration; the normalisers take its observations in at the end."""
         self.beta = self.tightening.next_beta(self.updates, self.beta, None)
-        generator = keyed_generator(self.seed, "update", self.updates, self.world.rank, device=self.device)
+        generator = keyed_generator(self.seed, "update", self.updates, device=self.device)
         batch = self.transitions()
         metrics = self.learner.descend(batch, self.beta, generator) | self._phase
         self._observe(cast(TensorDict, batch.observation))
@@ -211,6 +212,7 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             value=stored.values.flatten(),
             old=kept[3],
             change=kept[4] if self._steered else None,
+            width=self.env.num_envs,
         )
 
     def save(self) -> dict[str, Any]:
@@ -247,20 +249,25 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             refuse_unfinite(obs)
         with torch.inference_mode(False), torch.no_grad():
             environment = RunnerEnvironment(self.env, self.actor, obs, self.device, self.logger)
-            collector = Collector(cast(Environment, environment))
+            collector = Collector(cast(Environment, environment), self.peers)
             if self.updates == 0 and self.config.warmup_steps:
                 self._warm_up(collector, environment)
             stage = self.tightening.distillation_before(self.updates)
             if stage is not None:
                 self._distil(collector, stage)
         if self.logger is not None:
-            self.logger.tot_timesteps += collector.transitions * self.world.size
-        self.actor.generator = keyed_generator(self.seed, "rollout", self.updates, self.world.rank, device=self.device)
+            self.logger.tot_timesteps += collector.transitions
+        self.actor.generator = self._generator("rollout", self.updates)
         self._begun = self.updates
         return environment.obs
 
+    def _generator(self, *purpose: int | str) -> torch.Generator:
+        """Of this process's environments."""
+        total = self.env.num_envs * self.peers.size
+        return self.peers.generator(self.seed, *purpose, total=total, device=self.device)
+
     def _warm_up(self, collector: Collector, environment: RunnerEnvironment) -> None:
-        generator = keyed_generator(self.seed, "warm-up", self.world.rank, device=self.device)
+        generator = self._generator("warm-up")
         for _ in range(self.config.warmup_steps):
             seen = environment.obs
             collector.collect(self.actor.policy, 1, generator)
@@ -268,16 +275,16 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
 
     @torch.enable_grad()
     def _distil(self, collector: Collector, stage: SelfDistillationConfig) -> None:
-        """One stage on all processes together, each with its own environments."""
+        """One stage on all processes together, each bringing as much as one would alone."""
         started, policy, before = time.perf_counter(), self.actor.policy, collector.transitions
-        seed = derive(self.seed, "stage", self.updates, self.world.rank)
+        seed, size = derive(self.seed, "stage", self.updates), self.peers.size
         cutoff, norm = self.config.objective.cutoff, self.config.max_grad_norm
-        with self.world.shared_gradients(policy.network.parameters()):
-            rounds = self_distil(policy, collector, stage, cutoff, seed, norm)
+        whole = replace(stage, batch=stage.batch * size, buffer=stage.buffer * size)
+        rounds = self_distil(policy, collector, whole, cutoff, seed, norm)
         self._phase = {
             "distillation_loss_first": rounds[0].loss,
             "distillation_loss_last": rounds[-1].loss,
-            "distillation_transitions": (collector.transitions - before) * self.world.size,
+            "distillation_transitions": collector.transitions - before,
             "distillation_seconds": time.perf_counter() - started,
         }
         writer: Any = getattr(self.logger, "writer", None)
@@ -290,8 +297,8 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
         """Take observations by group, [R, ...] each, of all processes into the normalisers."""
         actor, critic = self._raw_actor, self._raw_critic
         if actor.obs_normalization:
-            self.world.observe(actor.policy.normaliser, actor.observation(obs))
+            self.peers.observe(actor.policy.normaliser, actor.observation(obs))
         if isinstance(critic.obs_normalizer, Normaliser):
-            self.world.observe(critic.obs_normalizer, torch.cat([obs[group] for group in critic.obs_groups], -1))
+            self.peers.observe(critic.obs_normalizer, torch.cat([obs[group] for group in critic.obs_groups], -1))
         elif critic.obs_normalization:
             critic.update_normalization(obs)

@@ -18,7 +18,7 @@ from dipod.control.config import (
     ControlTrainerConfig,
     SelfDistillationConfig,
 )
-from dipod.errors import UserError, require
+from dipod.errors import UserError, at_least, positive, require
 from dipod.likelihood.flow import Times, TimesConfig
 from dipod.policies.flow import FlowSettings
 from dipod.tightening import Tightening
@@ -146,8 +146,8 @@ class FlowAlgorithmConfig:
     distillation: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
 
     def __post_init__(self) -> None:
-        steps, decay = self.warmup_steps, self.weight_decay
-        require(steps >= 0, "algorithm.warmup_steps", steps, "give a whole number of at least 0")
+        at_least(self, "algorithm", 0, "warmup_steps")
+        decay = self.weight_decay
         plain = self.optimizer == "adamw" or not decay
         require(plain, "algorithm.optimizer", self.optimizer, f'give "adamw", or weight_decay 0 in place of {decay}')
         for name, inner in (("clip_param", "clip"), ("entropy_coef", "entropy")):
@@ -174,7 +174,7 @@ class FlowAlgorithmConfig:
         objective = replace(chosen, clip=clip, entropy=entropy)
         adaptive = self.schedule == "adaptive"
         if adaptive:
-            require(self.desired_kl > 0, "optimiser.target_change", self.desired_kl, "give a positive number")
+            positive(self, "algorithm", "desired_kl")
         optimiser = ControlOptimiserConfig(
             learning_rate=self.learning_rate,
             target_change=self.desired_kl if adaptive else 0.0,

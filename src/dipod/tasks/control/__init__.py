@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dipod.errors import require
+from dipod.tasks.control.bandit import Bandit
 from dipod.tasks.control.cartpole import CartpoleSwingup
 from dipod.tasks.control.guard import check_observation, check_step
 from dipod.tasks.control.gymnasium import GymnasiumConfig, GymnasiumEpisodes
@@ -18,15 +19,17 @@ from dipod.tasks.control.protocol import Circle, Drawing, Environment, Line, Ste
 from dipod.tasks.control.track import Track
 from dipod.tasks.control.worlds import WorldEpisodes
 
-WORLDS: tuple[type[Track | Pendulum | CartpoleSwingup | MultiGoal], ...] = (
+WORLDS: tuple[type[Track | Pendulum | CartpoleSwingup | MultiGoal | Bandit], ...] = (
     Track,
     Pendulum,
     CartpoleSwingup,
     MultiGoal,
+    Bandit,
 )
 
 __all__ = [
     "WORLDS",
+    "Bandit",
     "CartpoleSwingup",
     "Circle",
     "Drawing",
@@ -55,7 +58,7 @@ def make(
     """``count`` environments by name.
 
     Args:
-        name: track, pendulum, cartpole-swingup, multigoal, or a Gymnasium id such as "HalfCheetah-v5".
+        name: track, pendulum, cartpole-swingup, multigoal, bandit, or a Gymnasium id such as "HalfCheetah-v5".
         count: N.
         device: where observations and rewards live, and the embedded environments themselves.
         dtype: of observations and rewards.

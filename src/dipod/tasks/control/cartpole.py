@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dipod.errors import require
+from dipod.errors import positive
 from dipod.tasks.control.protocol import Drawing, Line
 from dipod.tasks.control.worlds import Draws, State
 
@@ -36,6 +36,9 @@ class CartpoleSwingup:
         max_episode_length: steps after which an episode is truncated.
     """
 
+    observation_size: ClassVar[int] = 5
+    action_size: ClassVar[int] = 1
+
     name: Literal["cartpole-swingup"] = "cartpole-swingup"
     force: float = 10.0
     rail: float = 2.4
@@ -43,18 +46,7 @@ class CartpoleSwingup:
     max_episode_length: int = 500
 
     def __post_init__(self) -> None:
-        for field in ("force", "rail", "dt"):
-            require(getattr(self, field) > 0, field, getattr(self, field), "give a positive number")
-
-    @property
-    def observation_size(self) -> int:
-        """5."""
-        return 5
-
-    @property
-    def action_size(self) -> int:
-        """1."""
-        return 1
+        positive(self, "", "force", "rail", "dt")
 
     def begin(self, draws: Draws) -> State:
         """Hanging, almost at rest, near the middle."""

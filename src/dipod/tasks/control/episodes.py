@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dipod.errors import require
+from dipod.noise import uniform_rows
 from dipod.tasks.control.protocol import Drawing, Step
 
 
@@ -77,7 +78,7 @@ class Episodes(ABC):
         self._begin(everywhere, generator)
         self._begun = True
         if spread:
-            share = torch.rand(self.count, generator=generator, device=generator.device)
+            share = uniform_rows(generator, self.count)
             self._clock += (share * self.max_episode_length).long().to(self.device)
         return self._observe()
 

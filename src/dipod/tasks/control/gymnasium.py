@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dipod.errors import UserError, require
 from dipod.extras import load_extra
+from dipod.noise import draw_rows
 from dipod.tasks.control.episodes import Episodes
 from dipod.tasks.control.mujoco_drawing import draw_mujoco
 from dipod.tasks.control.protocol import Drawing
@@ -91,7 +92,10 @@ class GymnasiumEpisodes(Episodes):
         self._taken: list[list[NDArray[Any]]] = [[] for _ in range(count)]
 
     def _begin(self, where: Tensor, generator: torch.Generator) -> None:
-        seeds = torch.randint(SEEDS, (self.count,), generator=generator, device=generator.device)
+        device = generator.device
+        seeds = draw_rows(
+            generator, self.count, lambda n: torch.randint(SEEDS, (n,), generator=generator, device=device)
+        )
         for index in where.nonzero()[:, 0].tolist():
             self._start(index, int(seeds[index]))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dipod.errors import require
+from dipod.errors import at_least, not_negative, positive, require
 from dipod.tasks.control.protocol import Circle, Drawing, Line
-from dipod.tasks.control.worlds import Draws, State
+from dipod.tasks.control.worlds import Draws, State, push
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class MultiGoal:
         max_episode_length: steps after which an episode is truncated.
     """
 
+    observation_size: ClassVar[int] = 4
+    action_size: ClassVar[int] = 2
+
     name: Literal["multigoal"] = "multigoal"
     goal_count: int = 6
     radius: float = 1.0
@@ -53,22 +56,10 @@ class MultiGoal:
     max_episode_length: int = 100
 
     def __post_init__(self) -> None:
-        require(self.goal_count >= 1, "goal_count", self.goal_count, "give at least 1 goal")
-        for field in ("radius", "reach", "arena", "strength", "dt"):
-            require(getattr(self, field) > 0, field, getattr(self, field), "give a positive number")
-        for field in ("damping", "control_cost", "start_noise"):
-            require(getattr(self, field) >= 0, field, getattr(self, field), "give a number that is not negative")
+        at_least(self, "", 1, "goal_count")
+        positive(self, "", "radius", "reach", "arena", "strength", "dt")
+        not_negative(self, "", "damping", "control_cost", "start_noise")
         require(self.radius <= self.arena, "radius", self.radius, f"the goals lie outside the arena of {self.arena}")
-
-    @property
-    def observation_size(self) -> int:
-        """4."""
-        return 4
-
-    @property
-    def action_size(self) -> int:
-        """2."""
-        return 2
 
     @property
     def goals(self) -> Tensor:
@@ -84,9 +75,8 @@ class MultiGoal:
     def advance(self, state: State, action: Tensor) -> tuple[State, Tensor, Tensor]:
         """One semi-implicit Euler step."""
         action = action.clamp(-1, 1)
-        velocity = state["velocity"]
-        velocity = velocity + self.dt * (self.strength * action - self.damping * velocity)
-        free = state["position"] + self.dt * velocity
+        force = self.strength * action - self.damping * state["velocity"]
+        free, velocity = push(state["position"], state["velocity"], force, self.dt)
         position = free.clamp(-self.arena, self.arena)
         velocity = velocity.where(position == free, 0)
         goals = _goals(self, position.device, position.dtype)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dipod.errors import require
+from dipod.errors import positive
 from dipod.tasks.control.protocol import Circle, Drawing, Line
 from dipod.tasks.control.worlds import Draws, State
 
@@ -32,22 +32,15 @@ class Pendulum:
         max_episode_length: steps after which an episode is truncated.
     """
 
+    observation_size: ClassVar[int] = 3
+    action_size: ClassVar[int] = 1
+
     name: Literal["pendulum"] = "pendulum"
     dt: float = 0.05
     max_episode_length: int = 200
 
     def __post_init__(self) -> None:
-        require(self.dt > 0, "dt", self.dt, "give a positive number")
-
-    @property
-    def observation_size(self) -> int:
-        """3."""
-        return 3
-
-    @property
-    def action_size(self) -> int:
-        """1."""
-        return 1
+        positive(self, "", "dt")
 
     def begin(self, draws: Draws) -> State:
         """Any angle, at most 1 rad/s."""

@@ -1,7 +1,9 @@
 """What the trainer asks of an environment whose observations and actions are vectors.
 
 An environment is a batch of N that are stepped together. It holds no generator: everything random comes from the one
-that is passed in, so the same generator states give the same episodes.
+that is passed in, so the same generator states give the same episodes. Numbers for its N rows are drawn by
+`dipod.noise.draw_rows` and its kin: where several processes have a part of the environments each, every one then gets
+other numbers, and the whole what one process would give it.
 """
 
 from __future__ import annotations
@@ -76,17 +78,12 @@ class Drawing:
     equal: bool = True
 
 
-class Environment(Protocol):
-    """N environments. Actions are in units whose usual range is -1 to 1; the environment scales and clips them."""
+class Kind(Protocol):
+    """What a kind of environment says of itself."""
 
     @property
     def name(self) -> str:
         """What it is called, in messages too."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """N."""
         ...
 
     @property
@@ -104,6 +101,15 @@ class Environment(Protocol):
         """Steps after which an episode is truncated."""
         ...
 
+
+class Environment(Kind, Protocol):
+    """N environments. Actions are in units whose usual range is -1 to 1; the environment scales and clips them."""
+
+    @property
+    def count(self) -> int:
+        """N."""
+        ...
+
     def reset(self, generator: torch.Generator, spread: bool = False) -> Tensor:
         """Begin all episodes and return the first observations [N, o].
 
@@ -119,7 +125,7 @@ class Environment(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs besides the generator, copied."""
+        """All that a resumed run needs besides the generator, copied, [N, ...] each."""
         ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> Tensor:

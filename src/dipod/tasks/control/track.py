@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dipod.errors import require
+from dipod.errors import at_least, not_negative, positive
 from dipod.tasks.control.protocol import Drawing, Line
-from dipod.tasks.control.worlds import Draws, State
+from dipod.tasks.control.worlds import Draws, State, push
 
 CYCLES = (1, 2, 3)
 """Cycles per period of the sines that a reference is the sum of."""
@@ -75,11 +75,10 @@ class Track:
     motion: int = 0
 
     def __post_init__(self) -> None:
-        require(self.dimensions >= 1, "dimensions", self.dimensions, "give at least 1 joint")
-        for field in ("threshold", "strength", "amplitude", "period", "dt"):
-            require(getattr(self, field) > 0, field, getattr(self, field), "give a positive number")
-        for field in ("coupling", "damping", "rate_penalty", "start_noise", "ahead"):
-            require(getattr(self, field) >= 0, field, getattr(self, field), "give a number that is not negative")
+        at_least(self, "", 1, "dimensions")
+        at_least(self, "", 0, "ahead")
+        positive(self, "", "threshold", "strength", "amplitude", "period", "dt")
+        not_negative(self, "", "coupling", "damping", "rate_penalty", "start_noise")
 
     @property
     def observation_size(self) -> int:
@@ -122,8 +121,7 @@ class Track:
         action = action.clamp(-1, 1)
         position, velocity = state["position"], state["velocity"]
         force = self.strength * action - self.damping * velocity - self.coupling * chain(position)
-        velocity = velocity + self.dt * force
-        position = position + self.dt * velocity
+        position, velocity = push(position, velocity, force, self.dt)
         phase = (state["phase"] + self.dt / self.period) % 1.0
         target, target_velocity = self.reference(phase)
         error = position - target

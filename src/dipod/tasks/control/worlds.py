@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dipod.errors import require
+from dipod.noise import normal_rows, uniform_rows
 from dipod.tasks.control.episodes import Episodes
-from dipod.tasks.control.protocol import Drawing
+from dipod.tasks.control.protocol import Drawing, Kind
 
 State = dict[str, Tensor]
 
@@ -27,40 +28,20 @@ class Draws:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform in [low, high), [N, *shape]."""
-        numbers = torch.rand(self.count, *shape, generator=self.generator, device=self.generator.device)
+        numbers = uniform_rows(self.generator, self.count, *shape)
         return numbers.to(self.device, self.dtype) * (high - low) + low
 
     def normal(self, scale: float, *shape: int) -> Tensor:
         """Gaussian with mean 0 and standard deviation ``scale``, [N, *shape]."""
-        numbers = torch.randn(self.count, *shape, generator=self.generator, device=self.generator.device)
+        numbers = normal_rows(self.generator, self.count, *shape)
         return numbers.to(self.device, self.dtype) * scale
 
 
-class World(Protocol):
+class World(Kind, Protocol):
     """The laws of one kind of environment; its fields are the settings.
 
     ``state`` arguments hold what `begin` and `advance` return, one row an environment.
     """
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        ...
-
-    @property
-    def observation_size(self) -> int:
-        """Numbers in an observation."""
-        ...
-
-    @property
-    def action_size(self) -> int:
-        """Numbers in an action."""
-        ...
-
-    @property
-    def max_episode_length(self) -> int:
-        """Steps after which an episode is truncated."""
-        ...
 
     def begin(self, draws: Draws) -> State:
         """The first states of N episodes."""
@@ -77,6 +58,12 @@ class World(Protocol):
     def draw(self, state: State) -> Drawing:
         """A picture of a state without the row dimension."""
         ...
+
+
+def push(position: Tensor, velocity: Tensor, acceleration: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+    """One semi-implicit Euler step: the velocity first, and the position by the new one."""
+    velocity = velocity + dt * acceleration
+    return position + dt * velocity, velocity
 
 
 class WorldEpisodes(Episodes):

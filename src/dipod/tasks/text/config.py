@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dipod.errors import require
+from dipod.errors import at_least, require, shares
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class TextConfig:
         train_source: a local file, or a dataset on the hub; "generate" makes problems (countdown, sudoku); empty takes
             the published dataset, or makes problems where there is none.
         test_source: likewise for evaluations.
+        held_back: training problems of a countdown or sudoku file that are set aside, the last ones in the published
+            order; the published runs set 500 aside.
         style: "chat", the instructions and the model's chat layout; "short", the bare problem, for small vocabularies.
         instruction: what a custom task says before the question.
         shots: worked examples before the question (sudoku: up to 3).
@@ -42,6 +44,7 @@ class TextConfig:
     name: Literal["gsm8k", "math", "countdown", "sudoku", "custom"] = "gsm8k"
     train_source: str = ""
     test_source: str = ""
+    held_back: int = 500
     style: Literal["chat", "short"] = "chat"
     instruction: str = ""
     shots: int = 0
@@ -62,11 +65,9 @@ class TextConfig:
     solution_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("max_prompt", "completion_length", "numbers", "low", "target_high"):
-            value = getattr(self, name)
-            require(value >= 1, f"task.{name}", value, "give a whole number of at least 1")
+        at_least(self, "task", 1, "max_prompt", "completion_length", "numbers", "low", "target_high")
+        at_least(self, "task", 0, "held_back")
         require(self.high >= self.low, "task.high", self.high, f"give at least task.low ({self.low})")
         allowed = range(4) if self.name == "sudoku" else range(1)
         require(self.shots in allowed, "task.shots", self.shots, f"{self.name} has {len(allowed) - 1} worked examples")
-        share = self.solution_share
-        require(0 <= share <= 1, "task.solution_share", share, "give a share from 0 to 1")
+        shares(self, "task", "solution_share")

@@ -114,8 +114,8 @@ def _hub_records(name: str, split: Split) -> Iterator[Record]:
 
 
 def _set_aside(rows: list[Row], held_back: int, name: str) -> list[Row]:
-    mend = f"{name} leaves {len(rows)} problems; set fewer aside"
-    require(0 <= held_back < len(rows), "held_back", held_back, mend)
+    mend = f"{name} has {len(rows)} problems; set fewer aside"
+    require(0 <= held_back < len(rows), "task.held_back", held_back, mend)
     if not held_back:
         return rows
     order = np.random.default_rng(SHUFFLE_SEED).permutation(len(rows))
@@ -127,6 +127,9 @@ def _value(where: str, record: Mapping[str, Any], *columns: str) -> tuple[str, A
     for column in columns:
         if record.get(column) is not None:
             return f"{where}, {column}", record[column]
+    empty = next((column for column in columns if column in record), None)
+    if empty is not None:
+        raise UserError(f"{where}, {empty}", None, "give a value")
     raise UserError(where, short(sorted(record)), f"add the column {' or '.join(columns)}")
 
 

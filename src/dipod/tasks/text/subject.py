@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -74,7 +76,9 @@ def build_subject(config: TextConfig) -> Subject:
     )
     return Subject(
         name=name,
-        rows=lambda split: None if sources[split] == GENERATE else load_rows(name, split, sources[split]),
+        rows=lambda split: (
+            None if sources[split] == GENERATE else load_rows(name, split, sources[split], held_back=config.held_back)
+        ),
         make=makers.get(name),
         messages=lambda row, split: messages(name, row, "train" if split == "train" else "eval", config.shots),
         rewards=REWARDS[name][config.rewards],
@@ -163,8 +167,17 @@ def total_reward(
         same = isinstance(scores, Sequence) and len(scores) == len(completions)
         require(same, name, scores, f"return a list with one reward for each of the {len(completions)} completions")
         for i, score in enumerate(scores):
-            number = isinstance(score, int | float) and not isinstance(score, bool)
-            if score is not None and not (number and float("-inf") < score < float("inf")):
+            if score is not None and not _finite(score):
                 raise UserError(name, score, f"return a finite number or None for completion {completions[i][:40]!r}")
-            totals[i] += score or 0.0
+            totals[i] += float(score or 0.0)
     return totals
+
+
+def _finite(score: object) -> bool:
+    """Whether it is a finite number, of Python or NumPy; true and false are none."""
+    if isinstance(score, bool) or not isinstance(score, Real):
+        return False
+    try:
+        return math.isfinite(score)
+    except OverflowError:  # a whole number beyond all floats
+        return False

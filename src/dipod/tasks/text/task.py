@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,10 @@ EXAMPLES: dict[str, Row] = {
 }
 """A problem for each task that cannot make one."""
 COUNTDOWN_WORDS = ("numbers", "target", "<answer>", "</answer>", "+", "-", "*", "/", "(", ")")
+
+
+class OverlongPrompts(UserWarning):
+    """Problems are left out, or cut, because their prompts are too long."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,15 @@ class TextTask:
         config: lengths, rules and sources.
         tokenizer: between text and tokens.
         subject: what it is about.
+
+    Attributes:
+        notes: what was done to problems of a split whose prompts are too long, in words; known once they were read.
     """
 
     config: TextConfig
     tokenizer: Tokenizer
     subject: Subject
+    notes: dict[Split, str] = field(default_factory=dict, repr=False)
     _kept: dict[Split, Questions | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -118,26 +127,34 @@ class TextTask:
     def _made(self, count: int, split: Split, generator: torch.Generator) -> Questions:
         if self.subject.make is None:
             raise UserError("task", self.subject.name, "it has no problems; name a source")
-        return self._ask(self.subject.make(count, split, generator), split)
+        return self._ask(self.subject.make(count, split, generator), split, made=True)
 
-    def _ask(self, rows: Sequence[Row], split: Split) -> Questions:
+    def _ask(self, rows: Sequence[Row], split: Split, made: bool = False) -> Questions:
         """Problems with their prompts, none longer than the limit.
+
+        Args:
+            rows: the problems.
+            split: that they are of.
+            made: they were asked for by number, so that none may be left out.
 
         Raises:
             UserError: a longer one, unless the settings say what to do with it; or no problem that is short enough.
         """
         config, prompts = self.config, [self._prompt(row, split) for row in rows]
-        limit = config.max_prompt
-        long = [i for i, prompt in enumerate(prompts) if len(prompt) > limit]
-        if long and config.overlong == "error":
-            most = max(len(prompts[i]) for i in long)
-            mend = (
-                f"{len(long)} of {len(rows)} {split} prompts are longer, up to {most} tokens; raise it, or set "
-                "task.overlong to drop or truncate-left"
-            )
+        limit, sizes = config.max_prompt, [len(prompt) for prompt in prompts]
+        kept = [i for i, size in enumerate(sizes) if size <= limit]
+        many = f"{len(rows) - len(kept)} of {len(rows)} {split} prompts are longer"
+        if len(kept) < len(rows) and (config.overlong == "error" or (made and config.overlong == "drop")):
+            ways = "truncate-left" if made else "drop or truncate-left"
+            mend = f"{many}, up to {max(sizes)} tokens; raise it, or set task.overlong to {ways}"
             raise UserError("task.max_prompt", limit, mend)
-        kept = [i for i in range(len(rows)) if config.overlong != "drop" or len(prompts[i]) <= limit]
-        require(len(kept) > 0, "task.max_prompt", limit, f"no {split} prompt is that short; raise it")
+        if config.overlong == "truncate-left":
+            kept = list(range(len(rows)))
+        require(len(kept) > 0, "task.max_prompt", limit, f"every {split} prompt is longer, from {min(sizes)} tokens on")
+        if max(sizes) > limit:
+            fate = "left out" if config.overlong == "drop" else "cut at their beginning"
+            self.notes[split] = f"{many} than task.max_prompt ({limit} tokens) and {fate}"
+            warnings.warn(self.notes[split], OverlongPrompts, stacklevel=2)
         return Questions(tuple(dict(rows[i]) for i in kept), tuple(tuple(prompts[i][-limit:]) for i in kept))
 
     def _prompt(self, row: Row, split: Split) -> list[int]:
@@ -233,8 +250,8 @@ def _until(ids: Sequence[int], end: int | None) -> Sequence[int]:
     return ids[: ids.index(end)] if end in ids else ids
 
 
-def build_text_task(config: TextConfig, model: str = "") -> TextTask:
-    """The task with its tokenizer: that of the model's folder, or one of the small ones.
+def build_text_task(config: TextConfig, model: str = "", revision: str = "") -> TextTask:
+    """The task with its tokenizer: that of the model, at its revision on the hub, or one of the small ones.
 
     Raises:
         UserError: no tokenizer there, or settings that do not go together.
@@ -248,5 +265,5 @@ def build_text_task(config: TextConfig, model: str = "") -> TextTask:
         tokenizer = ByteTokenizer()
     else:
         require(bool(model), "model.path", model, "name the model whose tokenizer is used, or choose task.tokenizer")
-        tokenizer = load_tokenizer(model)
+        tokenizer = load_tokenizer(model, revision=revision or None)
     return TextTask(config, tokenizer, build_subject(config))

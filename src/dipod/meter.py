@@ -1,0 +1,148 @@
+"""Drift of a masked diffusion policy, measured on rollouts: the gap, and the angle of the update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dipod.algorithms import Algorithm
+from dipod.config import TrainerConfig
+from dipod.drift import Alignment, Decoding, Gap, exact_alignment, measure_gap, sampled_alignment
+from dipod.drift.gap import RANDOM_ORDER
+from dipod.likelihood.evidence import Score
+from dipod.noise import Noise
+from dipod.parallel import Processes
+from dipod.policies.masked import MaskedPolicy
+from dipod.policies.sampling import SamplerConfig
+from dipod.rollouts import Rollouts
+
+ROWS_PER_PASS = 4096
+
+
+def decoding_of(sampler: SamplerConfig, length: int) -> Decoding | None:
+    """The decoding whose orders a sampler's samples carry; None where these do not have the law of any.
+
+    Orders by confidence, temperatures other than 1, guidance and rollouts ended early change the law of a sample.
+    """
+    known = sampler.temperature == 1 and sampler.remasking == "random" and sampler.noise != "released-bf16"
+    if not known or sampler.cfg_scale or sampler.eos_stop:
+        return None
+    blocks, steps = sampler.blocks_of(length)
+    one_by_one = blocks * steps == length
+    return Decoding(blocks, 0 if one_by_one else steps)
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures rollouts of one policy.
+
+    Attributes:
+        policy: what drew them.
+        algorithm: whose proxy gradient is looked at.
+        config: which completions are short enough to be exact, and rows per pass.
+        sampler: how they were drawn.
+        parameters: with respect to which gradients are taken.
+        processes: among which the rollouts are shared.
+        seed: of the decoding orders and masks.
+    """
+
+    policy: MaskedPolicy
+    algorithm: Algorithm
+    config: TrainerConfig
+    sampler: SamplerConfig
+    parameters: Sequence[Tensor]
+    processes: Processes
+    seed: int
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Forward rows at a time."""
+        return self.config.rows_per_pass or ROWS_PER_PASS
+
+    def gap(self, rollouts: Rollouts, count: int, paths: int, step: int, exactly: bool = True) -> Gap:
+        """The mean gap over some of the rollouts of all processes, as many on each, evenly spread over the prompts.
+
+        Exact where all completions are short; a bracket under the sampler's own decoding where that has one and the
+        whole completion counts; else a lower bound under random order.
+
+        Args:
+            rollouts: this process's.
+            count: on how many of them, over all processes.
+            paths: decoding orders per rollout for the bounds.
+            step: of the training, for the noise.
+            exactly: whether exactness is worth its price where it can be had.
+        """
+        gather = self.processes.gather
+        rollouts = rollouts[_spread(len(rollouts), -(-count // self.processes.count))]
+        exact = exactly and int(gather(rollouts.length).max()) <= self.config.exact_tokens
+        whole = bool(gather((rollouts.counted == rollouts.action.valid).all(-1)).all())
+        decoding = decoding_of(self.sampler, rollouts.counted.shape[1]) if whole else None
+        found = measure_gap(
+            self.policy.score(rollouts.observation, rollouts.action),
+            rollouts.counted,
+            self._noise(rollouts, step, "gap"),
+            self.config.exact_tokens if exact else 0,
+            paths,
+            self.rows_per_pass,
+            None if decoding is None else rollouts.order,
+            decoding or RANDOM_ORDER,
+        )
+        if self.processes.count == 1:
+            return found
+        ends = [found.gap, found.elbo, found.low, math.nan if found.high is None else found.high]
+        gap, elbo, low, high = self._mean(ends)
+        errors = [(error / self.processes.count) ** 2 for error in (found.low_error, found.high_error)]
+        low_error, high_error = (math.sqrt(value * self.processes.count) for value in self._mean(errors))
+        return Gap(gap, found.kind, elbo, low, None if found.high is None else high, low_error, high_error)
+
+    def _mean(self, values: list[float]) -> list[float]:
+        """Numbers averaged over processes."""
+        rows = self.processes.gather(torch.tensor([values], dtype=torch.float64))
+        mean: list[float] = rows.mean(0).tolist()
+        return mean
+
+    def alignment(self, rollouts: Rollouts, count: int, paths: int, step: int, sketch: int = 0) -> Alignment | None:
+        """Of ``count`` rollouts with an advantage; None where there are none, or nothing to measure by."""
+        telling = (rollouts.advantage != 0).nonzero()[:, 0]
+        few = rollouts[telling[_spread(len(telling), count)]]
+        alone = self.processes.count == 1 and not self.processes.sharded
+        if not len(few) or not alone:
+            return None
+
+        def score(rows: Tensor) -> Score:
+            return self.policy.score(few.observation[rows], few.action[rows])
+
+        row = self.algorithm
+        own = decoding_of(self.sampler, few.counted.shape[1])
+        if int(few.length.max()) <= self.config.exact_tokens and own in (None, RANDOM_ORDER):
+            found = exact_alignment(score, few.counted, few.advantage, row.on_policy, self.parameters, row.corruption)
+        elif own == RANDOM_ORDER and bool((few.counted == few.action.valid).all()):
+            found = sampled_alignment(
+                score,
+                few.counted,
+                few.advantage,
+                row.on_policy,
+                self.parameters,
+                row.corruption,
+                few.order,
+                self._noise(few, step, "alignment"),
+                paths,
+                sketch,
+                self.config.rows_per_pass or len(few) * paths,
+            )
+        else:
+            return None
+        return None if math.isnan(found.cosine) else found
+
+    def _noise(self, rollouts: Rollouts, step: int, purpose: str) -> Noise:
+        return Noise.keyed(self.seed, purpose, step, examples=rollouts.example.tolist())
+
+
+def _spread(total: int, count: int) -> Tensor:
+    """Up to ``count`` places of ``total``, evenly spread."""
+    count = min(total, count)
+    return torch.arange(count) * total // max(count, 1)

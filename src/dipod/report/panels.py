@@ -1,0 +1,284 @@
+"""What is drawn, before it is drawn: for each metric the runs' lines, their median, and the band of their seeds."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median, quantiles
+from typing import TypeVar
+
+from dipod.config import RunConfig
+from dipod.report.data import Run, value_of
+from dipod.report.labels import Label, swept
+from dipod.report.wording import gap_note, kind_words
+
+T = TypeVar("T")
+TITLES = {
+    "gap": ("Gap, log π − ELBO", "nats"),
+    "monitor_gap": ("Gap in the loop, log π − ELBO", "nats"),
+    "cosine": ("Proxy against true gradient", "cosine of the angle"),
+    "monitor_cosine": ("Proxy against likelihood gradient, in the loop", "cosine, noise taken out"),
+    "monitor_drift_share": ("Gap part of the proxy's gradient", "its norm over the likelihood part's"),
+    "solved_sampled": ("Solved, sampled", "share of held-out problems"),
+    "solved_greedy": ("Solved, greedy", "share of held-out problems"),
+    "reward": ("Reward", "mean reward of the rollouts"),
+    "reward_sampled": ("Return, sampled actions", "of whole episodes, held out"),
+    "reward_greedy": ("Return, zero-noise actions", "of whole episodes, held out"),
+    "episode_length": ("Episode length", "steps, mean of the last finished ones"),
+    "elbo": ("ELBO of the policy's samples", "nats"),
+    "log_prob": ("Log-density of the policy's samples", "nats"),
+    "cfm_loss": ("Flow-matching loss", "mean over dimensions"),
+    "beta": ("β in force", "advantage units"),
+    "clip_fraction_positive": ("Clipped, A > 0", "share of rollouts"),
+    "clip_fraction_negative": ("Clipped, A < 0", "share of rollouts"),
+    "grad_norm": ("Gradient norm", "before clipping"),
+    "monitor_share": ("The monitor's share of the time", "so far"),
+}
+LANGUAGE_TITLES = {
+    "reward_sampled": ("Reward, sampled", "mean over held-out problems"),
+    "reward_greedy": ("Reward, greedy", "mean over held-out problems"),
+}
+NOTES = {
+    "cosine": "The estimator's gradient, without the β term, and the true policy gradient on the same rollouts, both "
+    "free of corruption noise; 1 means no drift.",
+    "monitor_cosine": "The same on the step's own rollouts, against the best likelihood gradient at hand.",
+    "monitor_drift_share": "The proxy's gradient is a likelihood part and a gap part; 0 means no drift.",
+    "elbo": "The bound on the log-likelihood of what the policy itself generates.",
+    "beta": "How strongly the bound is tightened beside each update.",
+}
+SECTIONS = {
+    "Drift": ("gap", "cosine", "monitor_gap", "monitor_cosine", "monitor_drift_share"),
+    "What is learned": (
+        "solved_sampled",
+        "solved_greedy",
+        "reward",
+        "reward_sampled",
+        "reward_greedy",
+        "episode_length",
+    ),
+    "Bound and updates": (
+        "elbo",
+        "log_prob",
+        "beta",
+        "grad_norm",
+        "clip_fraction_positive",
+        "clip_fraction_negative",
+        "cfm_loss",
+        "monitor_share",
+    ),
+}
+SWEEP = ("solved_sampled", "reward_greedy", "reward", "gap", "cosine")
+RETURNS = ("reward_greedy", "reward")
+"""Of these a sweep shows the first, where no share solved says more."""
+GAPS = ("gap", "monitor_gap")
+SHARES = ("solved_sampled", "solved_greedy")
+NOISY = ("reward", "grad_norm", "clip_fraction_positive", "clip_fraction_negative", "cfm_loss")
+IDLE = ("clip_fraction_positive", "clip_fraction_negative", "beta")
+"""Metrics that many algorithms leave at zero, which needs no figure."""
+SMOOTHING = 10
+"""Noisy metrics of single steps are shown as a running mean over so many measurements."""
+POINTS, LEAST_POINTS = 160, 24
+"""Of a line at most; fewer where many runs share a page."""
+QUARTILES_FROM = 5
+"""Seeds from which on a band is that of the quartiles, not of all."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values over steps (or over the places of a sweep)."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def at(self, x: float) -> float:
+        """The value at ``x``, linear between neighbours; ``x`` lies within the line."""
+        right = min(bisect_right(self.x, x), len(self.x) - 1)
+        left = max(right - 1, 0)
+        span = self.x[right] - self.x[left]
+        share = (x - self.x[left]) / span if span else 0.0
+        return (1 - share) * self.y[left] + share * self.y[right]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One label in one panel.
+
+    Attributes:
+        label: whose it is.
+        place: of the label among all of the page, which says the colour.
+        runs: a line for each run.
+        middle: their median.
+        low: lower edge of the band at the median's places; empty where there is no band.
+        high: its upper edge.
+    """
+
+    label: str
+    place: int
+    runs: tuple[Line, ...]
+    middle: Line
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure.
+
+    Attributes:
+        key: of the metric.
+        title: for people.
+        unit: of the vertical axis.
+        note: what must be known to read it; empty if nothing.
+        series: what is drawn.
+        log: whether the vertical axis is logarithmic.
+        limits: ends of the vertical axis, None where the values decide.
+        ticks: places and texts of the horizontal axis; empty for steps.
+        across: name of the horizontal axis.
+    """
+
+    key: str
+    title: str
+    unit: str
+    note: str
+    series: tuple[Series, ...]
+    log: bool = False
+    limits: tuple[float | None, float | None] = (None, None)
+    ticks: tuple[tuple[float, str], ...] = ()
+    across: str = "update"
+
+
+def panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
+    """A panel for each metric that at least one run measured more than once."""
+    every = [run for group in groups.values() for run in group]
+    found = {}
+    for key in TITLES:
+        if not any(len(run.curve(key)[0]) > 1 for run in every) or _idle(key, every):
+            continue
+        points = max(min(POINTS, 4000 // len(every)), LEAST_POINTS)
+        series = [
+            _series(label.text, place, key, group, points)
+            for place, (label, group) in enumerate(groups.items())
+            if any(run.curve(key)[0] for run in group)
+        ]
+        found[key] = _panel(key, series, every)
+    return found
+
+
+def sweep_panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
+    """For runs that differ in one number besides algorithm and seed: final values over it; else nothing.
+
+    Runs that are still going are left out.
+    """
+    name = swept(groups)
+    if name is None:
+        return {}
+    values = sorted({value_of(label, name) for label in groups}, key=float)
+    every = [run for group in groups.values() for run in group]
+    found: dict[str, Panel] = {}
+    for key in SWEEP:
+        if key in RETURNS and {"solved_sampled", *RETURNS} & found.keys():
+            continue
+        series: list[Series] = []
+        for algorithm in dict.fromkeys(label.algorithm for label in groups):
+            finals = {
+                float(values.index(value_of(label, name))): [v for run in group if (v := _final(run, key)) is not None]
+                for label, group in groups.items()
+                if label.algorithm == algorithm
+            }
+            there = {x: at for x, at in sorted(finals.items()) if at}
+            if there:
+                dots = [Line(tuple([x] * len(at)), tuple(at)) for x, at in there.items()]
+                centre = Line(tuple(there), tuple(median(at) for at in there.values()))
+                series.append(Series(algorithm, len(series), tuple(dots), centre))
+        if series:
+            base = _panel(key, series, every)
+            ticks = tuple((float(i), value) for i, value in enumerate(values))
+            found[key] = replace(
+                base,
+                unit=f"{base.unit}, at the end",
+                limits=(None, None),
+                ticks=ticks,
+                across=f"{name}, evenly spaced",
+            )
+    return found
+
+
+def _idle(key: str, every: Sequence[Run]) -> bool:
+    """Whether nothing is ever clipped, or nothing ever weighed: not worth a figure."""
+    return key in IDLE and not any(value for run in every for value in run.curve(key)[1])
+
+
+def _final(run: Run, key: str) -> float | None:
+    values = smooth(run, key)[1] if run.finished else []
+    return values[-1] if values else None
+
+
+def _panel(key: str, series: Sequence[Series], every: Sequence[Run]) -> Panel:
+    titles = LANGUAGE_TITLES if isinstance(every[0].config, RunConfig) else {}
+    title, unit = titles.get(key) or TITLES[key]
+    notes = [NOTES[key]] if key in NOTES else []
+    if key in GAPS:
+        measured = [run for run in every if run.last(key) is not None]
+        unit = f"{unit}, {kind_words(measured, key)}"
+        notes.append(gap_note(measured, key))
+    if key in NOISY:
+        notes.append(f"Running mean over {SMOOTHING} updates.")
+    top = [value for s in series for line in s.runs for value in line.y]
+    limits = (0.0, 1.0) if key in SHARES else (None, 1.0) if key == "cosine" and max(top) <= 1 else (None, None)
+    log = key in GAPS and any(value > 0 for value in top)
+    if log and min(top) <= 0:
+        notes.append("Values that are not above zero stand at the lower edge.")
+    return Panel(key, title, unit, " ".join(notes), tuple(series), log, limits)
+
+
+def _series(label: str, place: int, key: str, group: Sequence[Run], points: int) -> Series:
+    """Lines, median and band of one label's runs; a bracket's ends count as edges of the band."""
+    lines = [Line(tuple(map(float, x)), tuple(y)) for x, y in (smooth(run, key) for run in group) if x]
+    ends = [
+        [Line(tuple(map(float, x)), tuple(y)) for x, y in (run.curve(f"{key}_{end}") for run in group) if x]
+        for end in ("low", "high")
+    ]
+    grid = _grid(lines, points)
+    at = [[line.at(x) for line in lines] for x in grid]
+    centre = Line(tuple(grid), tuple(median(values) for values in at))
+    low, high = zip(*(_band(values) for values in at), strict=True) if len(lines) > 1 else ((), ())
+    if all(len(side) == len(lines) for side in ends):
+        low = tuple(_band([side.at(x) for side in ends[0]])[0] for x in grid)
+        high = tuple(_band([side.at(x) for side in ends[1]])[1] for x in grid)
+    return Series(label, place, tuple(_thinned(line, points) for line in lines), centre, low, high)
+
+
+def _band(values: Sequence[float]) -> tuple[float, float]:
+    """Quartiles where there are seeds enough, else the least and the greatest."""
+    if len(values) < QUARTILES_FROM:
+        return min(values), max(values)
+    first, _, third = quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+def smooth(run: Run, key: str) -> tuple[list[int], list[float]]:
+    """A run's curve; noisy metrics as a running mean."""
+    steps, values = run.curve(key)
+    if key not in NOISY:
+        return steps, values
+    return steps, [sum(values[max(0, i + 1 - SMOOTHING) : i + 1]) / min(SMOOTHING, i + 1) for i in range(len(values))]
+
+
+def _grid(lines: Sequence[Line], points: int) -> list[float]:
+    """Steps that all lines cover; those of the shortest line if there are none."""
+    first, last = max(line.x[0] for line in lines), min(line.x[-1] for line in lines)
+    steps = sorted({x for line in lines for x in line.x if first <= x <= last})
+    return _every(steps, points) if steps else []
+
+
+def _thinned(line: Line, points: int) -> Line:
+    kept = _every(range(len(line.x)), points)
+    return Line(tuple(line.x[i] for i in kept), tuple(line.y[i] for i in kept))
+
+
+def _every(items: Sequence[T], points: int) -> list[T]:
+    """About ``points`` of the items, evenly, with both ends."""
+    if len(items) <= points:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (points - 1))] for i in range(points)]
