@@ -122,3 +122,22 @@ def test_flow(tmp_path: Path) -> None:
     assert row["threads"] == 1
     assert row["seconds"].keys() == {"plain", "ours"}
     assert row["ratio"].keys() == parts | {f"{part}_cpu" for part in parts}
+
+
+def test_brackets(tmp_path: Path) -> None:
+    found = result(
+        tmp_path, "brackets.py", "--models", "2", "--actions", "8", "--paths", "2", "4", "--exact-rows", "9000"
+    )
+    assert found["share_that_errs"].keys() == {"2", "4"}
+    assert [row["tokens"] for row in found["models"]] == [8, 8]
+    for row in found["models"]:
+        assert row["gap"] > 0
+        assert {"low", "high", "low_errs", "high_errs"} == row["brackets"]["4"].keys()
+
+
+def test_monitor(tmp_path: Path) -> None:
+    found = result(tmp_path, "monitor.py", "--recipes", "countdown-tiny", "--steps", "2")
+    assert [row["exact"] for row in found["results"]] == [True, False]
+    for row in found["results"]:
+        assert row["looks"] == 1
+        assert 0 < row["share"] < 1

@@ -244,6 +244,7 @@ def test_without_normalisation_the_policy_sees_what_the_environment_gives() -> N
         (lambda cfg: cfg["algorithm"].update(objective={"redution": "sum"}), "algorithm.objective.redution"),
         (lambda cfg: cfg["algorithm"].update(estimator="ppo"), "algorithm.estimator"),
         (lambda cfg: cfg["algorithm"].update(estimator="fpopp+tight"), "algorithm.estimator"),
+        (lambda cfg: cfg["algorithm"].update(estimator="fpopp+adaptive"), "algorithm.estimator"),
         (lambda cfg: cfg["algorithm"].update(gamma=1.5), "algorithm.gamma"),
         (lambda cfg: cfg["algorithm"].update(lam="0.95"), "algorithm.lam"),
         (lambda cfg: cfg["algorithm"].update(num_mini_batches=1000), "algorithm.num_mini_batches"),

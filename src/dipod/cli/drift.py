@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from dipod import runs
 from dipod.config import RunConfig
 from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
-from dipod.drift import Gap
+from dipod.drift import Alignment, Gap
 from dipod.drift.gap import RANDOM_ORDER, bracket_rows, exact_rows
 from dipod.errors import UserError, require
 from dipod.likelihood.exact import MAX_EXACT_TOKENS
-from dipod.meter import Meter, decoding_of
-from dipod.noise import Noise
+from dipod.meter import decoding_of
+from dipod.noise import Noise, keyed_generator
 from dipod.parallel import start
 from dipod.policies.sampling import SamplerConfig
 from dipod.recipes import build_policy, build_task, build_trainer
@@ -52,7 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exact-tokens", type=int, default=10, metavar="N", help="longest exact (default: %(default)s)"
     )
     parser.add_argument("--decoding", choices=("random", "run"), default="random", help="whose log π is measured")
-    parser.add_argument("--gradient", type=int, default=0, metavar="N", help="compare gradients on N training rollouts")
+    parser.add_argument(
+        "--gradient",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compare gradients on N training rollouts or transitions",
+    )
     parser.add_argument(
         "--sketch", type=int, default=0, metavar="D", help="project gradients to D numbers (default: all)"
     )
@@ -100,7 +107,6 @@ class _Asked:
 
 def _of_control(config: ControlConfig, checkpoint: Path, asked: _Asked) -> dict[str, Any]:
     """What a control policy's own actions say."""
-    require(not asked.gradient, "--gradient", asked.gradient, "gradients are compared for masked models only")
     chosen = replace(config.trainer, evaluate_episodes=0, gap_actions=asked.actions or config.trainer.gap_actions)
     trainer = build_control_trainer(replace(config, trainer=chosen), start())
     runs.restore(checkpoint, trainer)
@@ -109,7 +115,12 @@ def _of_control(config: ControlConfig, checkpoint: Path, asked: _Asked) -> dict[
         mend = "this policy's likelihood cannot be measured, or the run measures on nothing; give --actions N"
         raise UserError("gap", config.algorithm, mend)
     names = ("log_prob", "elbo", "gap", "gap_error", "gap_kind", "gap_valid")
-    return {name: metrics[name] for name in names if name in metrics}
+    row = {name: metrics[name] for name in names if name in metrics}
+    if asked.gradient:
+        generator = keyed_generator(asked.seed, "drift", device=trainer.processes.device)
+        rollouts = trainer.collector.collect(trainer.policy, trainer.config.horizon, generator)
+        row |= _angle(trainer.alignment(rollouts, asked.gradient))
+    return row
 
 
 def _of_language(config: RunConfig, checkpoint: Path, asked: _Asked, announce: bool) -> dict[str, Any]:
@@ -143,7 +154,10 @@ def _of_language(config: RunConfig, checkpoint: Path, asked: _Asked, announce: b
     gap = meter.gap(rollouts, len(rollouts), asked.paths, 0)
     per_token = float(rollouts.length.double().mean())
     row = {**_numbers(gap), "tokens": per_token, "gap_per_token": gap.gap / per_token, "decoding": asked.decoding}
-    return row | (_gradient(trainer, meter, asked) if asked.gradient else {})
+    if asked.gradient:
+        rollouts = trainer.collect("drift")
+        row |= _angle(meter.alignment(rollouts, asked.gradient, asked.paths, 0, asked.sketch))
+    return row
 
 
 def _own_actions(trainer: Trainer, count: int, seed: int) -> Rollouts:
@@ -167,13 +181,12 @@ def _numbers(gap: Gap) -> dict[str, Any]:
     return {**found, "gap_low": gap.low, "gap_high": gap.high, "gap_interval": [low, high]}
 
 
-def _gradient(trainer: Trainer, meter: Meter, asked: _Asked) -> dict[str, Any]:
-    """The angle of the update on fresh rollouts on training problems."""
-    rollouts = trainer.collect("drift")
-    found = meter.alignment(rollouts, asked.gradient, asked.paths, 0, asked.sketch)
+def _angle(found: Alignment | None) -> dict[str, Any]:
+    """What there is to say of the update's direction."""
     if found is None:
         return {}
-    return {"cosine": found.cosine, "drift_share": found.drift_share, "cosine_kind": found.kind}
+    share = {} if math.isnan(found.drift_share) else {"drift_share": found.drift_share}
+    return {"cosine": found.cosine, **share, "cosine_kind": found.kind}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -186,6 +199,6 @@ def _line(row: dict[str, Any]) -> str:
     per_token = f" ({row['gap_per_token']:.4f} a token)" if "gap_per_token" in row else ""
     text = f"step {row['step']:>6}   gap {row['gap']:9.3f}{width} nats{per_token}, {kind}   ELBO {row['elbo']:9.3f}"
     if "cosine" in row:
-        share = f"gap's part {row['drift_share']:.2f} of the likelihood's"
-        text += f"   cosine {row['cosine']:.3f}, {share} ({row['cosine_kind']})"
+        share = f", gap's part {row['drift_share']:.2f} of the likelihood's" if "drift_share" in row else ""
+        text += f"   cosine {row['cosine']:.3f}{share} ({row['cosine_kind']})"
     return text

@@ -27,6 +27,7 @@ class Display:
         )
         self.bars: dict[str, TaskID] = {}
         self.latest: Metrics = {}
+        self.warned = False
 
     def __enter__(self) -> Display:
         self.progress.start()
@@ -42,12 +43,18 @@ class Display:
         self._advance("base model", step, steps, f"ELBO {elbo:6.2f}")
 
     def trained(self, metrics: Metrics, steps: int) -> None:
-        """A step of training is done; evaluations also leave a line behind."""
+        """A step of training is done; evaluations also leave a line behind, and so does a first warning of drift."""
         self.latest |= metrics
         self._advance("training", int(metrics["step"]), steps, facts(self.latest))
         if "gap" in metrics:
             line = f"step {metrics['step']:>5}  {facts(self.latest, evaluation=True)}"
             self.console.print(line, highlight=False, soft_wrap=True)
+
+        if "monitor_gap" in metrics:
+            if "warning" in metrics and not self.warned:
+                line = f"step {metrics['step']:>5}  drift: {metrics['warning']}"
+                self.console.print(line, highlight=False, soft_wrap=True, style="yellow")
+            self.warned = "warning" in metrics
 
     def _advance(self, name: str, step: int, steps: int, text: str) -> None:
         if name not in self.bars:

@@ -20,19 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from dipod.control.algorithms import ControlAlgorithm, ControlObjective
-from dipod.control.alignment import flow_alignment
+from dipod.control.alignment import alignment
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig, SelfDistillationConfig
 from dipod.control.distillation import self_distil
 from dipod.control.evaluation import evaluate, measure_gap
 from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector, Trajectories
 from dipod.control.update import Learner
-from dipod.drift import Gap
+from dipod.drift import Alignment, Gap
 from dipod.drift.monitor import MonitorConfig, Spent
 from dipod.loop import Look, Loop, Metrics, TrainState
 from dipod.noise import derive, keyed_generator
 from dipod.parallel import Processes
-from dipod.policies.flow import FlowPolicy
 from dipod.tasks.control.protocol import Environment
 from dipod.tightening import Tightening
 
@@ -144,14 +143,18 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         return Gap(gap, "exact", float(found["elbo"]), gap, gap, error, error)
 
     def _measure(self, trajectories: Trajectories) -> Look:
-        """What the monitor looks at: the gap, and for flows the angle of the update."""
+        """What the monitor looks at: the gap, and the angle of the update."""
         monitor = self.settings.monitor
         gap = self._gap(trajectories, monitor.rollouts)
-        if gap is None or not monitor.aligned or self.processes.count > 1 or not isinstance(self.policy, FlowPolicy):
-            return gap, None
+        return gap, None if gap is None else self.alignment(trajectories, monitor.aligned)
+
+    def alignment(self, trajectories: Trajectories, count: int) -> Alignment | None:
+        """The angle of the update on ``count`` transitions spread over the rollouts, where there is one; on one process."""
+        if not count or self.processes.count > 1:
+            return None
         transitions = self.learner.prepare(trajectories)
-        few = transitions[torch.arange(monitor.aligned) * len(transitions) // monitor.aligned]
-        return gap, flow_alignment(self.policy, self.algorithm, few, self._generator("monitor"))
+        few = transitions[torch.arange(count) * len(transitions) // count]
+        return alignment(self.policy, self.algorithm, few, self._generator("monitor"))
 
     def begin(self) -> None:
         """Let the untrained policy act for the normaliser's sake, whatever the algorithm."""

@@ -208,6 +208,8 @@ class FlowAlgorithmConfig:
             row, tightening = parse_algorithm(self.estimator, whole)
         except UserError as error:
             raise UserError("estimator", error.value, error.mend) from None
+        mend = "the gap is not measured under rsl_rl; choose +dipod, +initial or +interleave"
+        require(not tightening.wants_gap(0), "estimator", self.estimator, mend)
         mend = "give fpo or fpopp, the estimators of flow policies; a Gaussian's PPO is rsl_rl's own"
         require(row.acting == "flow", "estimator", self.estimator, mend)
         if self.use_clipped_value_loss:
