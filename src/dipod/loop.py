@@ -129,6 +129,7 @@ class Loop(ABC, Generic[Config]):
                 found["monitor_drift_share"] = alignment.drift_share
         said = warning(state.watch, gap.gap, cosine, state.beta or 0.0, usual_beta)
         self.spent.seconds += time.perf_counter() - started
+        self.spent.looks += 1
         return found | ({"warning": said} if said else {})
 
     def due(self, every: int, step: int) -> bool:

@@ -12,12 +12,14 @@ from dipod.errors import UserError
 
 def test_looks_stop_where_the_budget_is_spent_and_go_on_when_there_is_room() -> None:
     spent = Spent()
-    assert spent.affordable(0.05), "the first look is free"
-    spent.seconds, spent.total = 1.0, 10.0
+    assert spent.affordable(0.05), "the first look is taken anyhow"
+    spent.seconds, spent.total, spent.looks = 1.0, 39.0, 1
     assert not spent.affordable(0.05)
-    spent.total = 20.0
+    spent.total = 40.0
     assert spent.affordable(0.05)
+    spent.seconds, spent.looks = 2.0, 2
     assert spent.share == pytest.approx(0.05)
+    assert not spent.affordable(0.05)
 
 
 def test_the_lowest_gap_is_remembered() -> None:

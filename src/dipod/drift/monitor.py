@@ -68,10 +68,12 @@ class Spent:
     Attributes:
         seconds: spent on looking.
         total: seconds of all updates, looking included.
+        looks: how many there were.
     """
 
     seconds: float = 0.0
     total: float = 0.0
+    looks: int = 0
 
     @property
     def share(self) -> float:
@@ -79,8 +81,9 @@ class Spent:
         return self.seconds / self.total if self.total else 0.0
 
     def affordable(self, budget: float) -> bool:
-        """Whether the looks so far have left room in the budget; the first one is free."""
-        return self.seconds <= budget * self.total
+        """Whether another look like those before stays within the budget; the first one is taken anyhow."""
+        another = self.seconds / self.looks if self.looks else 0.0
+        return self.seconds + another <= budget * self.total
 
 
 def warning(watch: Watch, gap: float, cosine: float, beta: float, usual_beta: float) -> str:

@@ -16,8 +16,8 @@ from dipod.report.wording import kind_words, per_token
 Movement = Literal["grew", "held", "fell", "unmeasured"]
 FACTOR = 2.0
 """A gap that ends within this factor of its beginning has been held."""
-TIGHT = 0.1
-"""Nats below which a gap is called tight: log π is off by less than ten per cent of the probability."""
+TIGHT = 1.0
+"""Nats below which a gap is called held wherever it began: an action's probability is off by less than a factor of e."""
 BACK = 0.1
 """Share of held-out problems, or of the best return's gain, that is worth a sentence when it is lost again."""
 READABLE = 7.0
