@@ -90,7 +90,7 @@ def test_values_are_the_released_ones_and_the_algorithm_takes_them(
         given = asdict(chosen.algorithm)
         assert given.pop("class_name") == "dipod.integrations.rsl_rl:FlowAlgorithm"
         algorithm = config.read(config.FlowAlgorithmConfig, given, "algorithm")
-        assert algorithm.estimator == estimator
+        assert (algorithm.estimator, algorithm.warmup_steps) == (estimator, 100)
         assert (
             chosen.num_steps_per_env,
             algorithm.num_learning_epochs,
@@ -158,24 +158,24 @@ def test_a_motion_in_isaac_labs_order_is_refused_before_training(robot: Skeleton
 
 @needs_mjlab
 def test_three_iterations_of_tracking_by_mjlabs_own_command(robot: Skeleton, tmp_path: Path) -> None:
-    save_motion(tmp_path / "sway.npz", sway(robot))
+    save_motion(tmp_path / "walk1_subject1.npz", sway(robot))
     flags = {
-        "env.commands.motion.motion-file": "sway.npz",
         "env.scene.num-envs": 16,
         "agent.max-iterations": 3,
         "agent.num-steps-per-env": 8,
         "agent.actor.sampling-steps": 8,
         "agent.algorithm.num-learning-epochs": 2,
+        "agent.algorithm.warmup-steps": 2,
         "agent.algorithm.distillation.iterations": 2,
         "log-root": "logs",
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "mjlab.scripts.train", "Dipod-Tracking-Flat-Unitree-G1-Initial", *words]
+    command = [sys.executable, "-m", "mjlab.scripts.train", f"Dipod-{TRACKING}-walk1_subject1-Initial", *words]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "MJLAB_WARP_QUIET": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Learning iteration 2/3" in done.stdout
     assert "ONNX export failed" not in done.stdout
-    run = next((tmp_path / "logs/dipod_g1_tracking_initial").iterdir())
+    run = next((tmp_path / "logs/dipod_g1_walk1_subject1_initial").iterdir())
     assert {path.name for path in run.glob("model_*.pt")} == {"model_0.pt", "model_2.pt"}
     assert list(run.glob("*.onnx"))

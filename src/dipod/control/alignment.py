@@ -1,10 +1,12 @@
-"""The angle between a flow policy's proxy gradient and the exact policy gradient: the second drift in control."""
+"""The angle between a policy's proxy gradient and the exact policy gradient: the second drift in control."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +18,53 @@ from dipod.drift.alignment import from_two
 from dipod.likelihood.flow import draw_noise
 from dipod.likelihood.flow_exact import fixed_action_log_prob, invert_euler
 from dipod.policies.flow import ChainPolicy, FlowPolicy
+from dipod.policies.vae import VaePolicy
 
 SAMPLES = 32
 """Noise samples an action for each of the two estimates of the proxy's gradient."""
+
+
+def alignment_of(
+    policy: Any, algorithm: ControlAlgorithm, transitions: Transitions, generator: torch.Generator
+) -> Alignment | None:
+    """`flow_alignment` or `latent_alignment`; None for policies that have neither."""
+    if isinstance(policy, VaePolicy):
+        return latent_alignment(policy, algorithm, transitions, generator)
+    return flow_alignment(policy, algorithm, transitions, generator) if isinstance(policy, FlowPolicy) else None
+
+
+def latent_alignment(
+    policy: VaePolicy, algorithm: ControlAlgorithm, transitions: Transitions, generator: torch.Generator
+) -> Alignment | None:
+    """The same for a latent-variable policy, whose log π is an integral over the latent, in float64.
+
+    Gradients are those of the decoder and its spread, which are all that acts: log π says nothing of the encoder.
+
+    Args:
+        policy: that acted.
+        algorithm: whose contributions are looked at.
+        transitions: a few; their records are not used.
+        generator: for the latent samples.
+
+    Returns:
+        None where no action's log π can be believed.
+    """
+    exact = deepcopy(policy).double()
+    observation, action = transitions.observation.double(), transitions.action.double()
+    log_prob, near = exact.log_prob(observation, action)
+    kept = near & (transitions.advantage != 0)
+    if not bool(kept.any()):
+        return None
+    advantage, parameters = transitions.advantage.double()[kept], [*exact.decoder.parameters(), exact.log_std]
+    likelihood = _flat((advantage * log_prob[kept]).sum(), parameters)
+    proxies = []
+    for _ in range(2):
+        eps = exact.draw(len(advantage), SAMPLES, generator).double()
+        evidence = exact.evidence(observation[kept], action[kept], (eps,))
+        old = algorithm.proxy(evidence).detach()
+        proxies.append(_flat(algorithm.contributions(evidence, old, advantage)[0].sum(), parameters))
+    found = from_two(proxies, [likelihood, likelihood])
+    return None if math.isnan(found.cosine) else found
 
 
 def flow_alignment(

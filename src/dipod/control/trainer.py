@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dipod.control.algorithms import ControlAlgorithm, ControlObjective
-from dipod.control.alignment import alignment
+from dipod.control.alignment import alignment_of
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig, SelfDistillationConfig
 from dipod.control.distillation import self_distil
 from dipod.control.evaluation import evaluate, measure_gap
@@ -149,12 +149,12 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         return gap, None if gap is None else self.alignment(trajectories, monitor.aligned)
 
     def alignment(self, trajectories: Trajectories, count: int) -> Alignment | None:
-        """The angle of the update on ``count`` transitions spread over the rollouts, where there is one; on one process."""
+        """The angle of the update on ``count`` transitions spread over the rollouts, where there is one process."""
         if not count or self.processes.count > 1:
             return None
         transitions = self.learner.prepare(trajectories)
         few = transitions[torch.arange(count) * len(transitions) // count]
-        return alignment(self.policy, self.algorithm, few, self._generator("monitor"))
+        return alignment_of(self.policy, self.algorithm, few, self._generator("monitor"))
 
     def begin(self) -> None:
         """Let the untrained policy act for the normaliser's sake, whatever the algorithm."""

@@ -27,6 +27,8 @@ FIRST_CELLS = {1: 512, 2: 64}
 """Cells a dimension that the grid begins with, by the latent's dimension."""
 DOUBLINGS = {1: 4, 2: 3}
 """How often it may be refined."""
+ONE_GRID = {1: 2048, 2: 128}
+"""Cells a dimension of the grid through which log π is differentiated."""
 LARGEST_SHARE = 0.5
 """Of an integral, what one node may contribute, a dimension: cells are then at most 1.25 of a Gaussian's standard
 deviations wide, and the trapezoid rule errs by less than 1e-5."""
@@ -145,6 +147,24 @@ def latent_density(conditional: Conditional, posterior: Posterior, tolerance: fl
     return LatentDensity(log_prob, elbo, one & two)
 
 
+def latent_log_prob(conditional: Conditional, posterior: Posterior) -> tuple[Tensor, Tensor]:
+    """Log π as `latent_density` has it, on one grid and differentiable, [B], and where its nodes are near enough, [B].
+
+    Args:
+        conditional: the decoder of B actions.
+        posterior: the encoder's, for sizes, dtype and device only.
+    """
+    rows, m = posterior.mean.shape
+    cells = ONE_GRID[m]
+    terms = []
+    for nodes in _nodes(cells, posterior.mean).split(max(1, ROWS_PER_PASS // max(rows, 1))):
+        terms.append(conditional(nodes.expand(rows, -1, -1)) + standard_normal(nodes))
+    whole = torch.cat(terms, -1)
+    total = whole.logsumexp(-1)
+    near = whole.detach().amax(-1) - total.detach() <= m * math.log(LARGEST_SHARE)
+    return total + m * math.log(2 * REACH / cells), near
+
+
 def _settle(
     part: Callable[[Tensor], Tensor],
     merge: Callable[[Tensor, Tensor], Tensor],
@@ -184,8 +204,13 @@ def _grids(m: int, like: Tensor) -> Iterator[tuple[Tensor, float]]:
     """The nodes [K, m] that each grid has beyond the one before, and the volume of its cells."""
     for doubling in range(DOUBLINGS[m] + 1):
         cells = FIRST_CELLS[m] << doubling
-        index = torch.cartesian_prod(*[torch.arange(cells + 1, device=like.device)] * m).view(-1, m)
-        if doubling:
-            index = index[(index % 2 == 1).any(-1)]
-        step = 2 * REACH / cells
-        yield index.to(like.dtype) * step - REACH, step**m
+        yield _nodes(cells, like, only_new=doubling > 0), (2 * REACH / cells) ** m
+
+
+def _nodes(cells: int, like: Tensor, only_new: bool = False) -> Tensor:
+    """The nodes of a grid of so many cells a dimension, [K, m], or only those that a grid of half as many has not."""
+    m = like.shape[1]
+    index = torch.cartesian_prod(*[torch.arange(cells + 1, device=like.device)] * m).view(-1, m)
+    if only_new:
+        index = index[(index % 2 == 1).any(-1)]
+    return index.to(like.dtype) * (2 * REACH / cells) - REACH

@@ -19,6 +19,7 @@ from dipod.likelihood.latent import (
     Posterior,
     latent_density,
     latent_evidence,
+    latent_log_prob,
 )
 from dipod.noise import draw_rows, normal_rows
 from dipod.policies.mlp import Perceptron
@@ -140,6 +141,10 @@ class VaePolicy(nn.Module):
         """What decoder and encoder say of actions [B, d] at the latent samples of their record."""
         (eps,) = record
         return latent_evidence(self.conditional(observation, action), self.posterior(observation, action), eps)
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log π of a few actions [B, d], differentiable, and where it can be believed; float64 parameters are best."""
+        return latent_log_prob(self.conditional(observation, action), self.posterior(observation, action))
 
     @torch.no_grad()
     def density(self, observation: Tensor, action: Tensor) -> LatentDensity:

@@ -17,7 +17,7 @@ Movement = Literal["grew", "held", "fell", "unmeasured"]
 FACTOR = 2.0
 """A gap that ends within this factor of its beginning has been held."""
 TIGHT = 1.0
-"""Nats below which a gap is called held wherever it began: an action's probability is off by less than a factor of e."""
+"""Nats below which a gap is held wherever it began: an action's probability is off by less than a factor of e."""
 BACK = 0.1
 """Share of held-out problems, or of the best return's gain, that is worth a sentence when it is lost again."""
 READABLE = 7.0

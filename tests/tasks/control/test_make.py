@@ -12,7 +12,7 @@ from tests.tasks.control import seeded
 
 @pytest.mark.parametrize(
     ("name", "observation", "action"),
-    [("track", 205, 29), ("pendulum", 3, 1), ("cartpole-swingup", 5, 1), ("multigoal", 4, 2)],
+    [("track", 205, 29), ("pendulum", 3, 1), ("cartpole-swingup", 5, 1), ("multigoal", 4, 2), ("bandit", 2, 2)],
 )
 def test_every_embedded_environment_has_its_name(name: str, observation: int, action: int) -> None:
     environment = make(name, 7, dtype=torch.float64)

@@ -40,6 +40,9 @@ STAGE = SelfDistillationConfig(
     iterations=100, environment_steps=8, batch=16_384, learning_rate=3e-4, weight_decay=1e-4, buffer=NEWEST
 )
 """The released stage of Algorithm 3."""
+WARM_UP = 100
+"""Steps in which only normalisers learn, with and without the stage: the first update moves a cold one so far that
+little is left of what the stage has tightened."""
 
 
 def velocity(humanoid: bool) -> Any:
@@ -53,6 +56,7 @@ def velocity(humanoid: bool) -> Any:
         actor=FlowActorCfg(hidden_dims=(256, 256, 256), sampling_steps=64, samples=thorough),
         critic=RslRlModelCfg(hidden_dims=(768, 768, 768), obs_normalization=True),
         algorithm=FlowAlgorithmCfg(
+            warmup_steps=WARM_UP,
             num_learning_epochs=thorough,
             num_mini_batches=4,
             clip_param=0.05,
@@ -78,6 +82,7 @@ def tracking() -> Any:
         actor=FlowActorCfg(hidden_dims=layers, sampling_steps=64, samples=16),
         critic=RslRlModelCfg(hidden_dims=layers, obs_normalization=True),
         algorithm=FlowAlgorithmCfg(
+            warmup_steps=WARM_UP,
             num_learning_epochs=16,
             num_mini_batches=6,
             clip_param=0.01,
