@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 
@@ -50,7 +51,7 @@ def not_negative(config: object, group: str, *names: str) -> None:
 
 def positive(config: object, group: str, *names: str) -> None:
     """The same for numbers above 0."""
-    _all(lambda value: value > 0, config, group, names, "give a positive number")
+    _all(lambda value: 0 < value < math.inf, config, group, names, "give a positive number")
 
 
 def shares(config: object, group: str, *names: str) -> None:

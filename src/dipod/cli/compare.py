@@ -142,4 +142,5 @@ class _Board:
                 self.progress.remove_task(self.bars.pop(name))
                 cell = next(cell for cell in self.cells if cell.name == name)
                 rows = runs.read_metrics(cell.folder)
-                self.console.print(f"{name:<{self.width}} {facts(rows[-1]) if rows else 'failed'}", highlight=False)
+                line = f"{name:<{self.width}} {facts(rows[-1]) if rows else 'failed'}"
+                self.console.print(line, highlight=False, soft_wrap=True)

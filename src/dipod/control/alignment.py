@@ -36,9 +36,10 @@ def alignment_of(
 def latent_alignment(
     policy: VaePolicy, algorithm: ControlAlgorithm, transitions: Transitions, generator: torch.Generator
 ) -> Alignment | None:
-    """The same for a latent-variable policy, whose log π is an integral over the latent, in float64.
+    """Cosine and drift share of a latent-variable policy, whose log π is an integral over the latent, in float64.
 
-    Gradients are those of the decoder and its spread, which are all that acts: log π says nothing of the encoder.
+    As in `flow_alignment`, but gradients are those of the decoder and its spread: the encoder does not act, and log π
+    knows nothing of it.
 
     Args:
         policy: that acted.

@@ -41,8 +41,7 @@ STAGE = SelfDistillationConfig(
 )
 """The released stage of Algorithm 3."""
 WARM_UP = 100
-"""Steps in which only normalisers learn, with and without the stage: the first update moves a cold one so far that
-little is left of what the stage has tightened."""
+"""Steps in which only normalisers learn, with or without the stage: on raw observations it tightens next to nothing."""
 
 
 def velocity(humanoid: bool) -> Any:
