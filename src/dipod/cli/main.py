@@ -33,7 +33,21 @@ from dipod.tasks.text.task import OverlongPrompts
 
 WIDTH = 110
 
-COMMANDS = (train, compare, evaluate, drift, flexibility, score, report, play, export, merge, motion, recipes, two_token)
+COMMANDS = (
+    train,
+    compare,
+    evaluate,
+    drift,
+    flexibility,
+    score,
+    report,
+    play,
+    export,
+    merge,
+    motion,
+    recipes,
+    two_token,
+)
 TAKE_SETTINGS = (train.NAME, compare.NAME, evaluate.NAME)
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
