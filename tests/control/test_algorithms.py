@@ -74,6 +74,10 @@ def test_limits_clamp_values_and_only_the_log_ratio_keeps_its_gradient() -> None
     assert (limited - before).tolist() == pytest.approx([3.0, 0.5, 3.0])
     (gradient,) = torch.autograd.grad(limited.sum(), new)
     assert gradient.tolist() == [0.0, 1.0, 1.0]
+    far, near = torch.tensor([-1e9, -1e3, 5.0], requires_grad=True), torch.tensor([-3e9, -1e9, -1e10])
+    held, _ = Limits(log_ratio=3.0).apply(far, near, advantage)
+    assert bool(((held - near).abs() <= 3).all()), "however loose the bound"
+    assert torch.autograd.grad(held.sum(), far)[0].tolist() == [1.0, 1.0, 1.0]
     both, held = Limits(loss=2.0).apply(new, old, advantage)
     assert both.tolist() == [-2.0, -0.5, 4.0]
     assert held.tolist() == [-2.0, -1.0, -1.0]

@@ -91,7 +91,8 @@ class Limits:
         if self.negative_loss:
             new = torch.where(advantage < 0, new.clamp_min(-self.negative_loss), new)
         if self.log_ratio:
-            new = new - (new - old - self.log_ratio).clamp_min(0).detach()
+            held = old + self.log_ratio + (new - new.detach())  # new less the excess would round
+            new = torch.where(new - old > self.log_ratio, held, new)
         return new, old
 
 
