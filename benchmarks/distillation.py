@@ -27,7 +27,7 @@ from dipod.noise import keyed_generator
 from dipod.policies.flow import FlowPolicy, FlowSettings, TimesConfig, make_flow
 from dipod.report.figures import dress
 
-OBSERVATIONS, CUTOFF, BATCH, SAMPLES, RATE = 4, 0.005, 512, 16, 1e-3
+OBSERVATIONS, CUTOFF, BATCH, SAMPLES = 4, 0.005, 512, 16
 FIGURE = Path(__file__).parents[1] / "docs" / "flow-gap.png"
 
 
@@ -51,13 +51,16 @@ def measured(policy: FlowPolicy, seed: int, actions: int) -> dict[str, float]:
 def study(loss: Any, seed: int, steps: int, every: int, actions: int) -> list[dict[str, float]]:
     """One policy distilled on its own fresh actions."""
     policy, teacher = random_policy(seed), random_policy(seed)
-    optimiser = torch.optim.AdamW(policy.network.parameters(), lr=RATE, weight_decay=1e-4)
-    times = distillation_times(SelfDistillationConfig(samples=SAMPLES, loss=loss), policy.settings.times, CUTOFF)
+    stage = SelfDistillationConfig(iterations=steps, samples=SAMPLES, loss=loss, learning_rate=2e-3, decay_from=0.5)
+    optimiser = torch.optim.AdamW(policy.network.parameters(), weight_decay=stage.weight_decay)
+    times = distillation_times(stage, policy.settings.times, CUTOFF)
     rows = [{"step": 0, **measured(policy, seed, actions)}]
     for step in range(1, steps + 1):
         generator = keyed_generator(seed, "step", step)
         observation = torch.randn(BATCH, OBSERVATIONS, generator=generator)
         action, _ = teacher.act(observation, generator)
+        for group in optimiser.param_groups:
+            group["lr"] = stage.rate(step - 1)
         optimiser.zero_grad()
         noise = draw_noise(BATCH, policy.action_size, times, generator)
         distillation_losses(policy, observation, action, noise, loss, CUTOFF).mean().backward()
@@ -91,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="policies (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=500, metavar="N", help="of each (default: %(default)s)")
-    parser.add_argument("--actions", type=int, default=400, metavar="N", help="measured on (default: %(default)s)")
+    parser.add_argument("--actions", type=int, default=1000, metavar="N", help="measured on (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS / "distillation-cpu.json", metavar="FILE")
     parser.add_argument("--figure", type=Path, default=FIGURE, metavar="FILE")
     arguments = parser.parse_args()

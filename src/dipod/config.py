@@ -77,6 +77,7 @@ class TrainerConfig:
             all of them. Gradients do not depend on it.
         dropout: leave dropout on in gradient passes; rollouts and measurements never have it.
         scale_advantages: divide advantages by the group's standard deviation.
+        negative_weight: what advantages below zero are multiplied by, after that; 0 learns from successes alone.
         evaluate_every: steps between two evaluations (solved problems, gap, cosine); 0 for the ends only.
         evaluate_problems: held-out problems per evaluation; 0 for no evaluation.
         gap_problems: of these, how many the gap is measured on; 0 leaves it out.
@@ -94,6 +95,7 @@ class TrainerConfig:
     rows_per_pass: int = 0
     dropout: bool = False
     scale_advantages: bool = True
+    negative_weight: float = 1.0
     evaluate_every: int = 50
     evaluate_problems: int = 256
     gap_problems: int = 64
@@ -105,6 +107,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         at_least(self, "trainer", 1, "prompts", "inner_updates")
         at_least(self, "trainer", 2, "gap_paths")
+        not_negative(self, "trainer", "negative_weight")
         at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every", "rows_per_pass")
         at_least(self, "trainer", 0, "evaluate_problems", "gap_problems")
         require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")

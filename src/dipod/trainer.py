@@ -29,7 +29,7 @@ from dipod.likelihood.corruption import CorruptionConfig
 from dipod.loop import Look, Loop, Metrics, TrainState
 from dipod.meter import Meter
 from dipod.noise import Noise, derive
-from dipod.objectives.baselines import scale_by_std
+from dipod.objectives.baselines import scale_by_std, weigh_negatives
 from dipod.parallel import Processes, start
 from dipod.policies.lora import has_adapters, reference
 from dipod.policies.masked import MaskedPolicy
@@ -209,6 +209,7 @@ class Trainer(Loop[TrainerConfig]):
         advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
         if config.scale_advantages and self.algorithm.scaled:
             advantage = scale_by_std(advantage)
+        advantage = weigh_negatives(advantage, config.negative_weight)
         return Rollouts(
             observation,
             action.to(device),

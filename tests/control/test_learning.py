@@ -163,6 +163,14 @@ def test_self_distillation_closes_the_gap_and_leaves_the_policy_what_it_was() ->
     assert collector.transitions == 300 * 64
 
 
+def test_a_stage_may_end_at_a_rate_of_nothing() -> None:
+    for decay_from, rates in ((1.0, [1, 1, 1, 1]), (0.5, [1, 1, 1, 0.5]), (0.0, [1, 0.75, 0.5, 0.25])):
+        stage = SelfDistillationConfig(4, learning_rate=1.0, decay_from=decay_from)
+        assert [stage.rate(i) for i in range(4)] == rates
+    with pytest.raises(UserError, match=r"distillation.decay_from"):
+        SelfDistillationConfig(decay_from=1.5)
+
+
 def test_a_gaussian_has_no_gap_and_nothing_to_distil() -> None:
     policy, _ = parts("gaussian")
     collector = Collector(points(8))

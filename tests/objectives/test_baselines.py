@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dipod.errors import UserError
-from dipod.objectives.baselines import exact_expectation, group_mean, leave_one_out, scale_by_std
+from dipod.objectives.baselines import exact_expectation, group_mean, leave_one_out, scale_by_std, weigh_negatives
 
 
 def test_exact_expectation_has_mean_zero_under_the_policy() -> None:
@@ -27,6 +27,13 @@ def test_scaled_advantages_have_unit_spread_and_keep_empty_groups_at_zero() -> N
     advantage = scale_by_std(group_mean(torch.tensor([[1.0, 0.0, 0.5, 0.1], [0.2, 0.2, 0.2, 0.2]])))
     assert float(advantage[0].std(unbiased=False)) == pytest.approx(1.0, abs=1e-3)
     assert advantage[1].tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_negative_advantages_weigh_what_they_are_told_to() -> None:
+    advantage = torch.tensor([[0.5, -0.5, 0.0]])
+    assert weigh_negatives(advantage, 0.25).tolist() == [[0.5, -0.125, 0.0]]
+    assert weigh_negatives(advantage, 0.0).tolist() == [[0.5, 0.0, 0.0]]
+    assert torch.equal(weigh_negatives(advantage, 1.0), advantage)
 
 
 def test_leaving_one_out_of_one_is_refused() -> None:

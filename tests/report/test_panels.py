@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dipod.report import Run
 from dipod.report.figures import curves, overview, sweep
 from dipod.report.palette import DARK, LIGHT, looks
-from dipod.report.panels import panels, sweep_panels
+from dipod.report.panels import cost_panels, panels, sweep_panels
 from dipod.report.svg import SCALE, Axis, vertical
 from tests.report.building import build_run, grouped, long_run, with_rows
 
@@ -71,6 +72,34 @@ def test_a_sweep_has_a_point_for_each_finished_run_and_the_median() -> None:
     assert [sorted(run.y) for run in panel.series[0].runs] == [[8, 16, 24], [2, 4, 6]]
     assert list(panel.series[0].middle.y) == [16, 4]
     assert sweep_panels(grouped(found[:3])) == {}
+
+
+def test_a_sweep_of_a_number_has_a_line_for_whatever_else_differs() -> None:
+    cells = [(beta, scaled) for beta in (0.0, 0.1) for scaled in (False, True)]
+    found = [build_run(gap=1.0 + beta + scaled, beta=beta, trainer__scale_advantages=scaled) for beta, scaled in cells]
+    panel = sweep_panels(grouped(found))["gap"]
+    assert [text for _, text in panel.ticks] == ["0.0", "0.1"]
+    assert {s.label: s.middle.y for s in panel.series} == {
+        "fpo scale_advantages=false": (1.0, 1.1),
+        "fpo scale_advantages=true": (2.0, 2.1),
+    }
+
+
+def _costing(algorithm: str, rows: int, seed: int = 0, extra: int = 0) -> Run:
+    steps = [{"step": s, "forward_rows": rows + (extra if s == 2 else 0)} for s in range(1, 5)]
+    measured = {0: 0.1, 2: 0.4, 4: 0.6}
+    with_gap = [{**row, **({"gap": measured[row["step"]]} if row["step"] in measured else {})} for row in steps]
+    return with_rows([{"step": 0, "gap": 0.1}, *with_gap], algorithm, seed)
+
+
+def test_what_updates_cost_is_an_axis_where_they_do_not_cost_the_same() -> None:
+    plain, staged = _costing("fpo", 1_000_000), _costing("fpo+interleave", 1_000_000, extra=3_000_000)
+    panel = cost_panels(grouped([plain, staged]))["gap_over_cost"]
+    assert panel.across == "forward rows, millions"
+    assert {s.label: s.middle.x for s in panel.series} == {"fpo": (0.0, 2.0, 4.0), "fpo+interleave": (0.0, 5.0, 7.0)}
+    assert cost_panels(grouped([plain, _costing("fpo+dipod", 1_000_000)])) == {}
+    silent = with_rows([{"step": 0, "gap": 0.1}, {"step": 4, "gap": 0.2}], "fpo+initial")
+    assert cost_panels(grouped([plain, staged, silent])) == {}
 
 
 def test_figures_for_files_are_those_of_the_panels() -> None:

@@ -164,7 +164,8 @@ class SelfDistillationConfig:
             itself, whose optimum is the same and whose gradient is noisier. A VAE has its ELBO alone.
         buffer: newest actions that are kept; 0 keeps all, as in Algorithm 3.
         learning_rate: of the stage's own AdamW.
-        weight_decay: of it.
+        decay_from: share of the stage after which the rate falls linearly to nothing; 1 keeps it, as released.
+        weight_decay: of AdamW.
         every: iterations between two stages, for ``base+interleave``; ``base+initial`` has one, before the first.
     """
 
@@ -175,6 +176,7 @@ class SelfDistillationConfig:
     loss: Literal["flat", "elbo"] = "flat"
     buffer: int = 0
     learning_rate: float = 3e-3
+    decay_from: float = 1.0
     weight_decay: float = 1e-4
     every: int = 20
 
@@ -183,6 +185,12 @@ class SelfDistillationConfig:
         at_least(self, "distillation", 0, "samples", "buffer")
         not_negative(self, "distillation", "weight_decay")
         positive(self, "distillation", "learning_rate")
+        shares(self, "distillation", "decay_from")
+
+    def rate(self, i: int) -> float:
+        """The learning rate of round ``i``, from 0."""
+        left, falling = self.iterations - i, self.iterations * (1 - self.decay_from)
+        return self.learning_rate * min(1.0, left / falling) if falling else self.learning_rate
 
 
 @dataclass(frozen=True)

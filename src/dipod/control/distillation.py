@@ -150,6 +150,8 @@ def self_distil(
     buffer = Buffer(steps * width)
     rounds: list[Round] = []
     for i in range(config.iterations):
+        for group in optimiser.param_groups:
+            group["lr"] = config.rate(i)
         generator = peers.generator(seed, "distillation", i, total=collector.count, device=device)
         seen = collector.collect(teacher, config.environment_steps, generator)
         buffer.add(seen.observation.flatten(0, 1), seen.action.flatten(0, 1))

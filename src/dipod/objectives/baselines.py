@@ -41,6 +41,15 @@ def scale_by_std(advantage: Tensor, epsilon: float = 1e-4) -> Tensor:
     return advantage / (advantage.std(-1, unbiased=False, keepdim=True) + epsilon)
 
 
+def weigh_negatives(advantage: Tensor, weight: float) -> Tensor:
+    """A_i where it is positive, ω·A_i where it is negative.
+
+    A negative advantage pushes a bound down, which the policy can also do by loosening it; with ω < 1 less is asked of
+    that, and the baseline is no longer what makes the mean advantage zero.
+    """
+    return advantage.where(advantage > 0, weight * advantage)
+
+
 def contrast(reward: Tensor, negative: float = 1.0) -> Tensor:
     """wd1's weights: G·(softmax(A) - ω·softmax(-A)) over the group, with A = r - mean of the group.
 

@@ -13,7 +13,7 @@ from dipod import runs
 from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.recipes import AnyConfig
-from dipod.report.labels import Label, labels, swept
+from dipod.report.labels import Label, labels, swept, without
 
 FINAL_KEYS = (
     "solved_sampled",
@@ -89,14 +89,17 @@ def _number_in(row: dict[str, Any], key: str) -> bool:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders, and those inside comparison folders; cells of a comparison that wait to start are left out.
+    """Read run folders, and those inside comparison folders or the folder of one of their labels.
+
+    Cells of a comparison that wait to start are left out.
 
     Raises:
         UserError: a folder without runs, or a run without metrics.
     """
     chosen: list[Path] = []
     for folder in folders:
-        inside = sorted(p.parent for p in folder.glob(f"*/seed-*/{runs.CONFIG}") if p.parent.parent.name != "bases")
+        there = [path.parent for way in ("seed-*", "*/seed-*") for path in folder.glob(f"{way}/{runs.CONFIG}")]
+        inside = sorted(path for path in there if path.parent.name != "bases")
         own = [folder] if (folder / runs.CONFIG).is_file() else inside
         if not own:
             raise UserError("run", str(folder), "no run there; give run folders or the folder of a comparison")
@@ -152,7 +155,7 @@ def sentence(found: Sequence[Run]) -> str:
     groups = labelled(found)
     solves = any(run.last("solved_sampled") is not None for run in found)
     name = swept(groups)
-    if name is not None and len({label.algorithm for label in groups}) == 1:
+    if name is not None and len({without(label, name) for label in groups}) == 1:
         return _sweep(groups, name, "solved_sampled" if solves else "reward")
     named = {label.text: group for label, group in groups.items()}
     if not solves:
@@ -173,7 +176,7 @@ def _sweep(groups: dict[Label, list[Run]], name: str, key: str) -> str:
     there = {value: final for value, final in finals.items() if final is not None}
     show = percent if key == "solved_sampled" else number
     most, least = max(there, key=lambda v: there[v], default=""), min(there, key=lambda v: there[v], default="")
-    algorithm = next(iter(groups)).algorithm
+    algorithm = without(next(iter(groups)), name).text
     what = "solved at the end (sampled)" if key == "solved_sampled" else "reward at the end"
     text = f"{algorithm} over {len(groups)} values of {name}, median over seeds: {what} highest at {most} "
     text += f"({show(there.get(most))}) and lowest at {least} ({show(there.get(least))})"

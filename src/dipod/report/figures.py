@@ -40,6 +40,11 @@ def overview(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Fi
     return _row("overview", [panels[key] for key in wanted], looks)
 
 
+def cost(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figure]:
+    """Side by side over what was spent, as ``cost``; nothing where updates cost the same."""
+    return _row("cost", list(panels.values()), looks)
+
+
 def sweep(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figure]:
     """What a swept setting does, side by side, as ``sweep``; nothing where none was swept."""
     return _row("sweep", list(panels.values()), looks)
@@ -48,9 +53,12 @@ def sweep(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figur
 def _row(name: str, panels: Sequence[Panel], looks: Sequence[Look]) -> dict[str, Figure]:
     if not panels:
         return {}
-    figure = Figure(figsize=(4.0 * len(panels), 3.3), layout="constrained")
+    figure = Figure(figsize=(4.0 * len(panels), 3.5), layout="constrained")
     for i, panel in enumerate(panels):
-        _draw(figure.add_subplot(1, len(panels), i + 1), panel, looks, legend=i == 0)
+        _draw(figure.add_subplot(1, len(panels), i + 1), panel, looks, legend=False)
+    if len(panels[0].series) > 1:
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=MANY, fontsize=9, frameon=False)
     return {name: figure}
 
 

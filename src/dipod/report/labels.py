@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -100,13 +100,19 @@ def labels(cells: Sequence[tuple[Path, AnyConfig]]) -> list[Label]:
 
 
 def swept(found: Iterable[Label]) -> str | None:
-    """The one setting in which labels of the same algorithm differ, if its values are numbers; else None."""
+    """The one setting with numbers for values in which labels differ, whatever else they differ in; else None."""
     settings = [dict(label.settings) for label in found]
-    varied = [name for name in settings[0] if len({str(s.get(name)) for s in settings}) > 1] if settings else []
-    if len(varied) != 1 or any(s.keys() != settings[0].keys() for s in settings):
+    if not settings or any(s.keys() != settings[0].keys() for s in settings):
         return None
-    numbers = all(isinstance(s[varied[0]], int | float) and not isinstance(s[varied[0]], bool) for s in settings)
-    return varied[0] if numbers else None
+    varied = [name for name in settings[0] if len({str(s[name]) for s in settings}) > 1]
+    numbers = [name for name in varied if all(isinstance(s[name], int | float) for s in settings)]
+    numbers = [name for name in numbers if not any(isinstance(s[name], bool) for s in settings)]
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def without(label: Label, name: str) -> Label:
+    """A label that does not name one of its settings: what is the same all along a sweep of it."""
+    return replace(label, settings=tuple((n, value) for n, value in label.settings if n != name))
 
 
 def _typed(folder: Path, config: AnyConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dipod.recipes import to_yaml
 from dipod.report.data import Run, labelled, number, read_runs, sentence
 from dipod.report.labels import Label
 from dipod.report.palette import DARK, LIGHT, Look, looks
-from dipod.report.panels import SECTIONS, Panel, panels, sweep_panels
+from dipod.report.panels import SECTIONS, Panel, cost_panels, panels, sweep_panels
 from dipod.report.samples import examples
 from dipod.report.svg import element
 from dipod.report.tables import differences, finals
@@ -47,14 +47,19 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: a folder without a run, or ``out`` cannot be written.
     """
-    from dipod.report.figures import curves, overview, save, sweep
+    from dipod.report.figures import cost, curves, overview, save, sweep
 
     found = read_runs(folders)
     make_folder(out)
     groups = labelled(found)
-    drawn, swept = panels(groups), sweep_panels(groups)
+    drawn, swept, costed = panels(groups), sweep_panels(groups), cost_panels(groups)
     styles = looks(list(groups))
-    pictures = {**curves(drawn, styles), **overview(drawn, styles), **sweep(swept, _hues(len(groups)))}
+    pictures = {
+        **curves(drawn, styles),
+        **overview(drawn, styles),
+        **sweep(swept, _hues(len(groups))),
+        **cost(costed, styles),
+    }
     save(pictures, out / "figures")
     write_text(out / REPORT, page(found))
     return out / REPORT
@@ -88,7 +93,7 @@ def page(found: Sequence[Run], refresh: int = 0) -> str:
         f"<h2>What drift is</h2><p>{escape(DRIFT)}</p>",
         _verdicts(named),
         _sweep(sweep_panels(groups), hues),
-        _curves(panels(groups), styles, list(named)),
+        _curves({**panels(groups), **cost_panels(groups)}, styles, list(named)),
         f"<h2>At the end</h2>{finals(named)}",
         examples(named),
         _settings(named),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
 from statistics import median, quantiles
 from typing import TypeVar
 
 from dipod.config import RunConfig
 from dipod.report.data import Run, value_of
-from dipod.report.labels import Label, swept
+from dipod.report.labels import Label, swept, without
 from dipod.report.wording import gap_note, kind_words
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ SECTIONS = {
         "reward_greedy",
         "episode_length",
     ),
+    "At equal cost": ("solved_sampled_over_cost", "reward_greedy_over_cost", "reward_over_cost", "gap_over_cost"),
     "Bound and updates": (
         "elbo",
         "log_prob",
@@ -69,13 +72,15 @@ SECTIONS = {
     ),
 }
 SWEEP = ("solved_sampled", "reward_greedy", "reward", "gap", "cosine")
+COSTED = ("solved_sampled", "reward_greedy", "reward", "gap")
 RETURNS = ("reward_greedy", "reward")
-"""Of these a sweep shows the first, where no share solved says more."""
+"""Of these a sweep and what is drawn over its cost show the first, where no share solved says more."""
 GAPS = ("gap", "monitor_gap")
 SHARES = ("solved_sampled", "solved_greedy")
 NOISY = ("reward", "grad_norm", "clip_fraction_positive", "clip_fraction_negative", "cfm_loss")
 IDLE = ("clip_fraction_positive", "clip_fraction_negative", "beta")
 """Metrics that many algorithms leave at zero, which needs no figure."""
+ROWS = "A row is one completion under one mask; a backward pass counts for two."
 SMOOTHING = 10
 """Noisy metrics of single steps are shown as a running mean over so many measurements."""
 POINTS, LEAST_POINTS = 160, 24
@@ -165,6 +170,42 @@ def panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
     return found
 
 
+def cost_panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
+    """What is learned, and the gap, over what it cost, where updates do not cost all labels the same; else nothing.
+
+    The cost of a masked model is its forward rows, a backward pass for two; that of a control policy, whose steps a
+    robot would have to make, its transitions. Both count stages of self-distillation and what steers β.
+    """
+    every = [run for group in groups.values() for run in group]
+    spent = {run.folder: _spent(run) for run in every}
+    rates = {round(max(cost.values()) / max(cost), 3) for cost in spent.values() if cost and max(cost)}
+    if len(rates) < 2 or not all(spent.values()):
+        return {}
+    points = max(min(POINTS, 4000 // len(every)), LEAST_POINTS)
+    found: dict[str, Panel] = {}
+    for key in COSTED:
+        if sum(len(run.curve(key)[0]) > 1 for run in every) < len(every):
+            continue
+        if key in RETURNS and {f"{k}_over_cost" for k in ("solved_sampled", *RETURNS)} & found.keys():
+            continue
+        series = [
+            _series(label.text, place, key, group, points, spent) for place, (label, group) in enumerate(groups.items())
+        ]
+        panel, name = _panel(key, series, every), f"{key}_over_cost"
+        masked = isinstance(every[0].config, RunConfig)
+        across, unit = ("forward rows, millions", ROWS) if masked else ("transitions, thousands", "")
+        found[name] = replace(panel, key=name, across=across, note=f"{unit} {panel.note}".strip())
+    return found
+
+
+def _spent(run: Run) -> dict[int, float]:
+    """What a run has cost by each of its steps; empty where it does not say."""
+    if not isinstance(run.config, RunConfig):
+        return {step: value / 1e3 for step, value in zip(*run.curve("transitions"), strict=True)}
+    steps, rows = run.curve("forward_rows")
+    return {0: 0.0, **dict(zip(steps, (total / 1e6 for total in accumulate(rows)), strict=True))} if steps else {}
+
+
 def sweep_panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
     """For runs that differ in one number besides algorithm and seed: final values over it; else nothing.
 
@@ -180,17 +221,17 @@ def sweep_panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
         if key in RETURNS and {"solved_sampled", *RETURNS} & found.keys():
             continue
         series: list[Series] = []
-        for algorithm in dict.fromkeys(label.algorithm for label in groups):
+        for same in dict.fromkeys(without(label, name) for label in groups):
             finals = {
                 float(values.index(value_of(label, name))): [v for run in group if (v := _final(run, key)) is not None]
                 for label, group in groups.items()
-                if label.algorithm == algorithm
+                if without(label, name) == same
             }
             there = {x: at for x, at in sorted(finals.items()) if at}
             if there:
                 dots = [Line(tuple([x] * len(at)), tuple(at)) for x, at in there.items()]
                 centre = Line(tuple(there), tuple(median(at) for at in there.values()))
-                series.append(Series(algorithm, len(series), tuple(dots), centre))
+                series.append(Series(same.text, len(series), tuple(dots), centre))
         if series:
             base = _panel(key, series, every)
             ticks = tuple((float(i), value) for i, value in enumerate(values))
@@ -205,8 +246,9 @@ def sweep_panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
 
 
 def _idle(key: str, every: Sequence[Run]) -> bool:
-    """Whether nothing is ever clipped, or nothing ever weighed: not worth a figure."""
-    return key in IDLE and not any(value for run in every for value in run.curve(key)[1])
+    """Whether nothing is ever clipped, nothing ever weighed, or every episode is as long: not worth a figure."""
+    values = {value for run in every for value in run.curve(key)[1]}
+    return (key in IDLE and values <= {0.0}) or (key == "episode_length" and len(values) == 1)
 
 
 def _final(run: Run, key: str) -> float | None:
@@ -232,13 +274,28 @@ def _panel(key: str, series: Sequence[Series], every: Sequence[Run]) -> Panel:
     return Panel(key, title, unit, " ".join(notes), tuple(series), log, limits)
 
 
-def _series(label: str, place: int, key: str, group: Sequence[Run], points: int) -> Series:
-    """Lines, median and band of one label's runs; a bracket's ends count as edges of the band."""
-    lines = [Line(tuple(map(float, x)), tuple(y)) for x, y in (smooth(run, key) for run in group) if x]
-    ends = [
-        [Line(tuple(map(float, x)), tuple(y)) for x, y in (run.curve(f"{key}_{end}") for run in group) if x]
-        for end in ("low", "high")
-    ]
+def _series(
+    label: str,
+    place: int,
+    key: str,
+    group: Sequence[Run],
+    points: int,
+    spent: Mapping[Path, Mapping[int, float]] | None = None,
+) -> Series:
+    """Lines, median and band of one label's runs; a bracket's ends count as edges of the band.
+
+    With ``spent``, by run and step, the lines stand over what was spent and not over steps.
+    """
+
+    def line(run: Run, x: Sequence[int], y: Sequence[float]) -> Line:
+        if spent is None:
+            return Line(tuple(map(float, x)), tuple(y))
+        cost = spent[run.folder]
+        there = [(cost[step], value) for step, value in zip(x, y, strict=True) if step in cost]
+        return Line(tuple(x for x, _ in there), tuple(y for _, y in there))
+
+    lines = [line(run, x, y) for run in group for x, y in (smooth(run, key),) if x]
+    ends = [[line(run, x, y) for run in group for x, y in (run.curve(f"{key}_{end}"),) if x] for end in ("low", "high")]
     grid = _grid(lines, points)
     at = [[line.at(x) for line in lines] for x in grid]
     centre = Line(tuple(grid), tuple(median(values) for values in at))

@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 34
 SCALE = 2000
 """Units of the plot's own coordinates, from edge to edge."""
 MARGIN = 0.04
-LEAST_SHARE = 1e-6
+LEAST_SHARE = 1e-12
 """Of the largest value: what a logarithmic axis shows at least."""
 FEW = 16
 """So many points of a median at most are marked."""
@@ -131,7 +131,8 @@ def describe(panel: Panel) -> str:
     for s in panel.series:
         ends = list(zip(s.middle.x, s.middle.y, strict=True))
         ends = ends if panel.ticks else ends[:1] + ends[1:][-1:]
-        words = [f"{number(y)} at {panel.ticks[int(x)][1] if panel.ticks else f'update {x:g}'}" for x, y in ends]
+        places = [panel.ticks[int(x)][1] if panel.ticks else f"{panel.across} {x:.6g}" for x, _ in ends]
+        words = [f"{number(y)} at {place}" for (_, y), place in zip(ends, places, strict=True)]
         told.append(f"{s.label}: {', '.join(words)}")
     return f"{panel.title}. {'; '.join(told)}."
 
