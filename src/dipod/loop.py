@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -11,8 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from dipod.drift import Alignment, Gap
-from dipod.drift.monitor import MonitorConfig, Spent, Watch, warning
+from dipod.drift.monitor import Look, MonitorConfig, Spent, Watch, look
 from dipod.parallel import Processes
 
 Metrics = dict[str, float | int | str]
@@ -57,10 +55,6 @@ class LoopConfig(Protocol):
 
 
 Config = TypeVar("Config", bound=LoopConfig)
-
-
-Look = tuple[Gap | None, Alignment | None]
-"""What the monitor measures, where it can be had."""
 
 
 class Loop(ABC, Generic[Config]):
@@ -108,29 +102,11 @@ class Loop(ABC, Generic[Config]):
             measure: the gap, and the alignment where there is one, of this update's rollouts.
         """
         state, processes = self.state, self.processes
-        if not config.every or state.step % config.every:
-            return {}
-        affordable = processes.main and self.spent.affordable(config.budget)
-        if not float(processes.total(torch.tensor(float(affordable)))):  # the clock of the first process decides
-            return {}
-        started = time.perf_counter()
-        gap, alignment = measure()
-        if gap is None:
-            return {}
-        state.watch.note(gap.gap, state.step)
-        found: Metrics = {"monitor_gap": gap.gap, "monitor_gap_kind": gap.kind, "monitor_gap_error": gap.error}
-        if gap.kind == "bracket" and gap.high is not None:
-            found |= {"monitor_gap_low": gap.low, "monitor_gap_high": gap.high}
-        cosine = math.nan
-        if alignment is not None:
-            cosine = alignment.cosine
-            found["monitor_cosine"] = cosine
-            if not math.isnan(alignment.drift_share):
-                found["monitor_drift_share"] = alignment.drift_share
-        said = warning(state.watch, gap.gap, cosine, state.beta or 0.0, usual_beta)
-        self.spent.seconds += time.perf_counter() - started
-        self.spent.looks += 1
-        return found | ({"warning": said} if said else {})
+
+        def agreed(affordable: bool) -> bool:
+            return bool(float(processes.total(torch.tensor(float(processes.main and affordable)))))
+
+        return look(config, state.watch, self.spent, state.step, state.beta or 0.0, usual_beta, measure, agreed)
 
     def due(self, every: int, step: int) -> bool:
         """Whether something done every so many steps (0: only at the end) falls on ``step``."""

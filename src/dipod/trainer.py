@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from dipod.algorithms import Algorithm
 from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
 from dipod.drift.gap import bracket_rows
-from dipod.drift.monitor import MonitorConfig, Spent
+from dipod.drift.monitor import Look, MonitorConfig, Spent
 from dipod.evaluation import evaluate
 from dipod.likelihood.corruption import CorruptionConfig
-from dipod.loop import Look, Loop, Metrics, TrainState
+from dipod.loop import Loop, Metrics, TrainState
 from dipod.meter import Meter
 from dipod.noise import Noise, derive
 from dipod.objectives.baselines import scale_by_std, weigh_negatives

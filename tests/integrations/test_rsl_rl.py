@@ -21,9 +21,10 @@ from rsl_rl.utils import LogWriter
 from dipod.control.evaluation import measure_gap
 from dipod.control.rollouts import Trajectories
 from dipod.control.update import Learner
+from dipod.drift.monitor import Watch
 from dipod.errors import UserError
 from dipod.integrations.rsl_rl import DipodRunner, FlowActor, FlowAlgorithm, VectorEnvironment
-from dipod.noise import keyed_generator
+from dipod.noise import derive, keyed_generator
 from tests.integrations import rsl_rl_worker
 
 ENVS, STEPS = 16, 8
@@ -157,8 +158,39 @@ def test_three_iterations_under_the_plain_runner(estimator: str) -> None:
     assert float(made.alg.actor.policy.normaliser.count) == (3 * STEPS + 2) * ENVS, "stages leave it alone"
 
 
-def test_a_run_that_is_resumed_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"estimator": "fpopp+initial", "distillation": STAGE, "schedule": "adaptive"}
+HELD = {"target": 0.01, "every": 1, "rollouts": 8}
+
+
+def test_a_gap_is_held_by_a_moving_beta_or_by_stages() -> None:
+    moving = runner(estimator="fpopp+adaptive", beta=0.1, adaptive={**HELD, "rate": 0.2})
+    moving.learn(3)
+    assert moving.alg.gap > 0.01 * np.e**2, "so the rule moves log β by its most at each update"
+    assert moving.alg.beta == pytest.approx(0.1 * np.exp(3 * 0.2 * 2))
+    staged = runner(estimator="fpopp+tolerance", distillation=STAGE, adaptive=HELD)
+    staged.learn(3)
+    assert staged.alg.rounds == 2 * STAGE["iterations"], "one after each measurement that an update follows"
+
+
+def test_watching_reports_the_exact_gap_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    made = runner(monitor={"every": 1, "budget": 1.0, "rollouts": 16, "aligned": 4})
+    watched = roll_out(made)
+    observation = watched.storage.observations["policy"].flatten(0, 1)[torch.arange(16) * STEPS]
+    expected = measure_gap(watched.actor.policy, observation, 0.005, derive(3, "monitor", 0))
+    found = watched.update()
+    assert found["monitor_gap"] == pytest.approx(expected["gap"], rel=1e-5)
+    assert -1 <= found["monitor_cosine"] <= 1.5
+    assert watched.watch.lowest == found["monitor_gap"]
+    unwatched = roll_out(runner(monitor={"every": 0}))
+    assert "monitor_gap" not in unwatched.update()
+    assert all(torch.equal(a, b) for a, b in zip(watched.learner.parameters, unwatched.learner.parameters, strict=True))
+    watched.watch = Watch(1e-3, 0)
+    roll_out(made).update()
+    assert "the gap has grown" in caplog.text
+
+
+@pytest.mark.parametrize("estimator", ["fpopp+initial", "fpopp+adaptive", "fpopp+tolerance"])
+def test_a_run_that_is_resumed_equals_one_that_never_stopped(tmp_path: Path, estimator: str) -> None:
+    settings: dict[str, Any] = {"estimator": estimator, "distillation": STAGE, "schedule": "adaptive", "adaptive": HELD}
     whole = runner(**settings)
     whole.learn(2)
     whole.save(str(tmp_path / "model.pt"))
@@ -171,7 +203,8 @@ def test_a_run_that_is_resumed_equals_one_that_never_stopped(tmp_path: Path) -> 
     assert torch.equal(parameters(whole), parameters(resumed))
     assert whole.alg.learning_rate == resumed.alg.learning_rate
     assert whole.alg.save()["dipod"] == resumed.alg.save()["dipod"]
-    assert resumed.alg.rounds == STAGE["iterations"], "the stage is not run again"
+    if estimator == "fpopp+initial":
+        assert resumed.alg.rounds == STAGE["iterations"], "the stage is not run again"
 
 
 class Recorder(LogWriter):  # type: ignore[misc]
@@ -244,7 +277,8 @@ def test_without_normalisation_the_policy_sees_what_the_environment_gives() -> N
         (lambda cfg: cfg["algorithm"].update(objective={"redution": "sum"}), "algorithm.objective.redution"),
         (lambda cfg: cfg["algorithm"].update(estimator="ppo"), "algorithm.estimator"),
         (lambda cfg: cfg["algorithm"].update(estimator="fpopp+tight"), "algorithm.estimator"),
-        (lambda cfg: cfg["algorithm"].update(estimator="fpopp+adaptive"), "algorithm.estimator"),
+        (lambda cfg: cfg["algorithm"].update(monitor={"budget": 0.0}), "algorithm.monitor.budget"),
+        (lambda cfg: cfg["algorithm"].update(adaptive={"target": -1.0}), "algorithm.adaptive.target"),
         (lambda cfg: cfg["algorithm"].update(gamma=1.5), "algorithm.gamma"),
         (lambda cfg: cfg["algorithm"].update(lam="0.95"), "algorithm.lam"),
         (lambda cfg: cfg["algorithm"].update(num_mini_batches=1000), "algorithm.num_mini_batches"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dipod.control.peers import ALONE, Peers
+from dipod.drift import Gap
 from dipod.likelihood.flow import TimesConfig, draw_noise, flow_evidence
 from dipod.likelihood.flow_exact import euler_log_prob
 from dipod.loop import Metrics
@@ -100,6 +101,15 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, 
         bound = flow_evidence(velocity, found.action, asked[rows]).elbo(cutoff=cutoff)
         measured.append(torch.stack([found.log_prob, bound.double(), found.valid.double()], -1))
     return _means(peers.gather_rows(torch.cat(measured), total), d * math.log(scale))
+
+
+def own_gap(policy: Any, observation: Tensor, cutoff: float, seed: int, peers: Peers = ALONE) -> Gap | None:
+    """`measure_gap` as one `Gap`; None where it cannot be had."""
+    found = measure_gap(policy, observation, cutoff, seed, peers)
+    if "gap" not in found:
+        return None
+    gap, error = float(found["gap"]), float(found["gap_error"])
+    return Gap(gap, "exact", float(found["elbo"]), gap, gap, error, error)
 
 
 def _latent_gap(policy: VaePolicy, observation: Tensor, generator: torch.Generator, peers: Peers) -> Metrics:

@@ -23,13 +23,13 @@ from dipod.control.algorithms import ControlAlgorithm, ControlObjective
 from dipod.control.alignment import alignment_of
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig, SelfDistillationConfig
 from dipod.control.distillation import self_distil
-from dipod.control.evaluation import evaluate, measure_gap
+from dipod.control.evaluation import evaluate, measure_gap, own_gap
 from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector, Trajectories
 from dipod.control.update import Learner
 from dipod.drift import Alignment, Gap
-from dipod.drift.monitor import MonitorConfig, Spent
-from dipod.loop import Look, Loop, Metrics, TrainState
+from dipod.drift.monitor import Look, MonitorConfig, Spent
+from dipod.loop import Loop, Metrics, TrainState
 from dipod.noise import derive, keyed_generator
 from dipod.parallel import Processes
 from dipod.tasks.control.protocol import Environment
@@ -136,11 +136,7 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         first = trajectories.observation[: -(-count // self.collector.count)]
         observation = self.peers.gather(first).transpose(0, 1).flatten(0, 2)[:count]
         seed = derive(self.seed, "monitor", self.state.step)
-        found = measure_gap(self.policy, observation, self.settings.objective.cutoff, seed, self.peers)
-        if "gap" not in found:
-            return None
-        gap, error = float(found["gap"]), float(found["gap_error"])
-        return Gap(gap, "exact", float(found["elbo"]), gap, gap, error, error)
+        return own_gap(self.policy, observation, self.settings.objective.cutoff, seed, self.peers)
 
     def _measure(self, trajectories: Trajectories) -> Look:
         """What the monitor looks at: the gap, and the angle of the update."""

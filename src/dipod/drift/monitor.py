@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from dipod.drift.alignment import Alignment
+from dipod.drift.gap import Gap
 from dipod.errors import at_least, require
 
 GROWTH = 3.0
@@ -84,6 +88,62 @@ class Spent:
         """Whether another look like those before stays within the budget; the first one is taken anyhow."""
         another = self.seconds / self.looks if self.looks else 0.0
         return self.seconds + another <= budget * self.total
+
+
+Look = tuple[Gap | None, Alignment | None]
+"""What the monitor measures, where it can be had."""
+
+
+def look(
+    config: MonitorConfig,
+    watch: Watch,
+    spent: Spent,
+    step: int,
+    beta: float,
+    usual_beta: float,
+    measure: Callable[[], Look],
+    agreed: Callable[[bool], bool],
+) -> dict[str, float | int | str]:
+    """What the monitor says at an update, where a look is due and within its budget; else nothing.
+
+    Args:
+        config: when one is due, and its budget.
+        watch: what was seen before; this look is noted in it.
+        spent: what looking has cost; this look is added.
+        step: updates done.
+        beta: β in force.
+        usual_beta: the β that a warning recommends where there is none.
+        measure: the gap, and the alignment where there is one, of this update's rollouts.
+        agreed: what several processes make of the first one's clock.
+
+    Returns:
+        ``monitor_gap``, its kind, error and ends, ``monitor_cosine``, ``monitor_drift_share`` and ``warning``, as far
+        as they could be measured.
+    """
+    if not config.every or step % config.every or not agreed(spent.affordable(config.budget)):
+        return {}
+    started = time.perf_counter()
+    gap, alignment = measure()
+    if gap is None:
+        return {}
+    watch.note(gap.gap, step)
+    found: dict[str, float | int | str] = {
+        "monitor_gap": gap.gap,
+        "monitor_gap_kind": gap.kind,
+        "monitor_gap_error": gap.error,
+    }
+    if gap.kind == "bracket" and gap.high is not None:
+        found |= {"monitor_gap_low": gap.low, "monitor_gap_high": gap.high}
+    cosine = math.nan
+    if alignment is not None:
+        cosine = alignment.cosine
+        found["monitor_cosine"] = cosine
+        if not math.isnan(alignment.drift_share):
+            found["monitor_drift_share"] = alignment.drift_share
+    said = warning(watch, gap.gap, cosine, beta, usual_beta)
+    spent.seconds += time.perf_counter() - started
+    spent.looks += 1
+    return found | ({"warning": said} if said else {})
 
 
 def warning(watch: Watch, gap: float, cosine: float, beta: float, usual_beta: float) -> str:

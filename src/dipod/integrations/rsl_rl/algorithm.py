@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import torch
@@ -15,11 +16,15 @@ from rsl_rl.utils import compile_model, resolve_callable, resolve_obs_groups
 from tensordict import TensorDict
 from torch import Tensor
 
+from dipod.control.alignment import alignment_of
 from dipod.control.config import SelfDistillationConfig
 from dipod.control.distillation import self_distil
+from dipod.control.evaluation import own_gap
 from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector
 from dipod.control.update import Transitions
+from dipod.drift import Gap
+from dipod.drift.monitor import Look, Spent, Watch, look
 from dipod.errors import require
 from dipod.integrations.rsl_rl.actor import FlowActor
 from dipod.integrations.rsl_rl.config import FlowAlgorithmConfig, read
@@ -33,6 +38,8 @@ from dipod.tasks.control import Environment
 
 STATE = "dipod"
 """Key of the algorithm's own state in rsl_rl's files."""
+KEPT = ("updates", "rounds", "beta", "gap", "gap_before")
+"""What is in it besides the monitor's memory."""
 
 
 class FlowAlgorithm(PPO):  # type: ignore[misc]
@@ -56,6 +63,9 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
         updates: updates done, over all sessions of a run.
         rounds: rounds of self-distillation done.
         beta: β in force.
+        gap: the last gap measured for the tightening's sake, in nats.
+        gap_before: the one measured before that.
+        watch: what the monitor of drift remembers.
         logger: the runner's, where `StageLogging` gave it.
     """
 
@@ -94,6 +104,9 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
         self.learner.per_mini_batch = config.normalize_advantage_per_mini_batch
         self.updates, self.rounds = 0, 0
         self.beta: float | None = None
+        self.gap: float | None = None
+        self.gap_before: float | None = None
+        self.watch, self._spent, self._since = Watch(), Spent(), time.perf_counter()
         self.logger: Any = None
         self._begun: int | None = None
         self._phase: Metrics = {}
@@ -189,15 +202,50 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
 
     def update(self) -> dict[str, float]:
         """All gradient steps of an iteration; the normalisers take its observations in at the end."""
-        self.beta = self.tightening.next_beta(self.updates, self.beta, None)
+        batch, drift = self.transitions(), Metrics()
+        if self.tightening.wants_gap(self.updates):
+            found = self._gap(batch, self.config.adaptive.rollouts)
+            if found is not None:
+                self.gap_before, self.gap, drift["gap"] = self.gap, found.gap, found.gap
+        self.beta = self.tightening.next_beta(self.updates, self.beta, self.gap, self.gap_before)
+        drift |= self._look(batch)
         generator = keyed_generator(self.seed, "update", self.updates, device=self.device)
-        batch = self.transitions()
-        metrics = self.learner.descend(batch, self.beta, generator) | self._phase
+        metrics = self.learner.descend(batch, self.beta, generator) | self._phase | drift
         self._observe(cast(TensorDict, batch.observation))
         self.updates, self._phase = self.updates + 1, {}
         self.storage.clear()
         del metrics["learning_rate"]  # the runner logs it itself
-        return {name.removesuffix("_loss"): float(value) for name, value in metrics.items()}
+        now = time.perf_counter()
+        self._spent.total, self._since = self._spent.total + now - self._since, now
+        return {name.removesuffix("_loss"): float(v) for name, v in metrics.items() if not isinstance(v, str)}
+
+    def _gap(self, batch: Transitions, count: int) -> Gap | None:
+        """The exact gap of own actions on ``count`` observations of the rollouts of all processes."""
+        rows = _spread(len(batch), -(-count // self.peers.size), self.device)
+        seen = self.actor.observation(batch.observation[rows])
+        observation, seed = self.peers.gather(seen).flatten(0, 1), derive(self.seed, "monitor", self.updates)
+        return own_gap(self.actor.policy, observation, self.config.objective.cutoff, seed, self.peers)
+
+    def _look(self, batch: Transitions) -> Metrics:
+        """What the monitor of drift says, where a look is due and within its budget; in words, in Python's log."""
+        monitor, beta = self.config.monitor, self.beta or 0.0
+
+        def measure() -> Look:
+            gap = self._gap(batch, monitor.rollouts)
+            if gap is None or not monitor.aligned or self.peers.size > 1:
+                return gap, None
+            few = batch[_spread(len(batch), monitor.aligned, self.device)]
+            few = replace(few, observation=self.actor.observation(cast(TensorDict, few.observation)))
+            generator = keyed_generator(self.seed, "monitor", self.updates, device=self.device)
+            return gap, alignment_of(self.actor.policy, self.row, few, generator)
+
+        def agreed(affordable: bool) -> bool:
+            return bool(float(self.peers.gather(torch.tensor(float(affordable)))[0]))
+
+        found = look(monitor, self.watch, self._spent, self.updates, beta, self.config.beta, measure, agreed)
+        if "warning" in found and self.peers.rank == 0:
+            logging.getLogger("dipod").warning("iteration %d: %s", self.updates, found["warning"])
+        return found
 
     def transitions(self) -> Transitions:
         """The rollout in the library's terms, its observations by group."""
@@ -217,7 +265,7 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
 
     def save(self) -> dict[str, Any]:
         """What rsl_rl saves, and where the run stands."""
-        state = {"updates": self.updates, "rounds": self.rounds, "beta": self.beta}
+        state = {name: getattr(self, name) for name in KEPT} | {"watch": asdict(self.watch)}
         return {**super().save(), STATE: state}
 
     def load(self, loaded_dict: dict[str, Any], load_cfg: dict[str, bool] | None, strict: bool) -> bool:
@@ -231,7 +279,9 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
         iteration = bool(super().load(loaded_dict, load_cfg, strict))
         if iteration:
             state = loaded_dict[STATE]
-            self.updates, self.rounds, self.beta = state["updates"], state["rounds"], state["beta"]
+            for name in KEPT:
+                setattr(self, name, state[name])
+            self.watch = Watch(**state["watch"])
             self._begun = None
         return iteration
 
@@ -252,7 +302,7 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             collector = Collector(cast(Environment, environment), self.peers)
             if self.updates == 0 and self.config.warmup_steps:
                 self._warm_up(collector, environment)
-            stage = self.tightening.distillation_before(self.updates)
+            stage = self.tightening.distillation_before(self.updates, self.gap)
             if stage is not None:
                 self._distil(collector, stage)
         if self.logger is not None:
@@ -302,3 +352,9 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             self.peers.observe(critic.obs_normalizer, torch.cat([obs[group] for group in critic.obs_groups], -1))
         elif critic.obs_normalization:
             critic.update_normalization(obs)
+
+
+def _spread(total: int, count: int, device: str) -> Tensor:
+    """Up to ``count`` rows of ``total``, evenly spread."""
+    count = min(total, count)
+    return torch.arange(count, device=device) * total // count

@@ -18,10 +18,11 @@ from dipod.control.config import (
     ControlTrainerConfig,
     SelfDistillationConfig,
 )
+from dipod.drift.monitor import MonitorConfig
 from dipod.errors import UserError, at_least, positive, require
 from dipod.likelihood.flow import Times, TimesConfig
 from dipod.policies.flow import FlowSettings
-from dipod.tightening import Tightening
+from dipod.tightening import AdaptiveConfig, Tightening
 
 T = TypeVar("T")
 ABSENT = {
@@ -113,7 +114,9 @@ class FlowAlgorithmConfig:
         optimizer: "adamw"; "adam" is the same without decay.
         check_finite: refuse observations and rewards that are not finite, in place of the runner's check_for_nan.
         objective: the estimator's other settings.
-        distillation: the stage of ``+initial`` and ``+interleave``.
+        distillation: the stage of ``+initial``, ``+interleave`` and ``+tolerance``.
+        monitor: how drift is watched; ``every`` 0 does not.
+        adaptive: the target of ``+adaptive`` and ``+tolerance``, and how it is held.
     """
 
     estimator: str = "fpopp"
@@ -144,6 +147,8 @@ class FlowAlgorithmConfig:
     check_finite: bool = True
     objective: ControlObjective = field(default_factory=ControlObjective)
     distillation: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
 
     def __post_init__(self) -> None:
         at_least(self, "algorithm", 0, "warmup_steps")
@@ -203,13 +208,12 @@ class FlowAlgorithmConfig:
             objective=objective,
             optimiser=optimiser,
             distillation=self.distillation,
+            adaptive=self.adaptive,
         )
         try:
             row, tightening = parse_algorithm(self.estimator, whole)
         except UserError as error:
             raise UserError("estimator", error.value, error.mend) from None
-        mend = "the gap is not measured under rsl_rl; choose +dipod, +initial or +interleave"
-        require(not tightening.wants_gap(0), "estimator", self.estimator, mend)
         mend = "give fpo or fpopp, the estimators of flow policies; a Gaussian's PPO is rsl_rl's own"
         require(row.acting == "flow", "estimator", self.estimator, mend)
         if self.use_clipped_value_loss:
@@ -253,7 +257,12 @@ def read(kind: type[T], given: Mapping[str, Any], where: str) -> T:
             mend = f"there is no such setting; did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
             raise UserError(name, value, mend)
         made[key] = _value(hints[key], value, name)
-    return kind(**made)
+    try:
+        return kind(**made)
+    except UserError as error:
+        spelled = error.field.startswith(f"{where}.")
+        name = error.field if spelled else f"{where}.{error.field.rpartition('.')[2]}"
+        raise UserError(name, error.value, error.mend) from None
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:
