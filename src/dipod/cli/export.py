@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from dipod import runs
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN", help="the folder of a control run")
     parser.add_argument("--format", choices=list(WRITERS), required=True, help="of what is written")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a folder for safetensors")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,4 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not isinstance(policy, FlowPolicy):
         raise UserError("run", str(folder), f"{config.algorithm} trained no flow policy here; give a run that did")
     WRITERS[arguments.format](policy, arguments.out)
-    print(f"{folder} after {int(checkpoint.name[5:])} iterations: {arguments.format} in {arguments.out}")
+    step = int(checkpoint.name[5:])
+    if arguments.json:
+        print(json.dumps({"file": str(arguments.out), "format": arguments.format, "checkpoint": step}))
+    else:
+        print(f"{folder} after {step} iterations: {arguments.format} in {arguments.out}")
