@@ -171,6 +171,18 @@ def test_a_stage_may_end_at_a_rate_of_nothing() -> None:
         SelfDistillationConfig(decay_from=1.5)
 
 
+def test_beyond_so_many_dimensions_the_gap_is_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, _ = parts()
+    observation = torch.randn(200, 4, generator=keyed_generator(1))
+    exact = measure_gap(policy, observation, 0.005)
+    monkeypatch.setattr("dipod.control.evaluation.EXACT_DIMENSIONS", 1)
+    estimate = measure_gap(policy, observation, 0.005)
+    assert (exact["gap_kind"], estimate["gap_kind"], estimate["gap_valid"]) == ("exact", "estimate", 1.0)
+    assert estimate["elbo"] == exact["elbo"]
+    assert estimate["gap"] == pytest.approx(exact["gap"], abs=4 * float(estimate["gap_error"]))
+    assert estimate["gap"] != exact["gap"]
+
+
 def test_a_gaussian_has_no_gap_and_nothing_to_distil() -> None:
     policy, _ = parts("gaussian")
     collector = Collector(points(8))

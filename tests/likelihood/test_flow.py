@@ -21,6 +21,7 @@ from dipod.likelihood.flow import (
 )
 from dipod.likelihood.flow_exact import (
     euler_log_prob,
+    euler_log_prob_estimate,
     euler_log_prob_of,
     fixed_action_log_prob,
     invert_euler,
@@ -136,6 +137,18 @@ def test_density_of_the_euler_sampler_against_float64_autograd_of_the_whole_map(
         expected = torch.distributions.Normal(0.0, 1.0).log_prob(noise[row]).sum() - torch.linalg.slogdet(whole)[1]
         assert found.log_prob[row].item() == pytest.approx(expected.item(), abs=1e-10)
     torch.testing.assert_close(found.action, sample(velocity, noise, 7))
+
+
+def test_the_estimate_for_many_dimensions_agrees_on_average_and_says_where_it_cannot_be_believed() -> None:
+    velocity, noise = wobbly(3, 5), torch.randn(3, 5, generator=keyed_generator(2), dtype=torch.float64)
+    exact, copies = euler_log_prob(velocity, noise, 40), noise.repeat(400, 1)
+    found = euler_log_prob_estimate(velocity, copies, 40, keyed_generator(5), probes=2)
+    assert bool(found.valid.all())
+    torch.testing.assert_close(found.action, exact.action.repeat(400, 1))
+    each = found.log_prob.view(400, 3)
+    assert bool(((each.mean(0) - exact.log_prob).abs() < 4 * each.std(0) / 20 + 1e-4).all())
+    assert float(each.std(0).max()) > 0.01, "so that agreement is no accident"
+    assert not bool(euler_log_prob_estimate(velocity, noise, 2, keyed_generator(5)).valid.all())
 
 
 def test_density_of_the_euler_sampler_nears_the_gaussian_s() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dipod.control.peers import ALONE, Peers
 from dipod.drift import Gap
 from dipod.likelihood.flow import TimesConfig, draw_noise, flow_evidence
-from dipod.likelihood.flow_exact import euler_log_prob
+from dipod.likelihood.flow_exact import EXACT_DIMENSIONS, euler_log_prob, euler_log_prob_estimate
 from dipod.loop import Metrics
 from dipod.noise import keyed_generator
 from dipod.policies.flow import ChainPolicy, FlowPolicy
@@ -62,9 +62,10 @@ def evaluate(policy: Any, environment: Environment, seed: int = 0, peers: Peers 
 def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, peers: Peers = ALONE) -> Metrics:
     """Log π and ELBO of one own action for each observation, in nats a whole action, perturbation aside.
 
-    For a flow policy the log-density is that of the Euler sampler, exact, and the ELBO an average over log-uniform
-    times; the mean gap cannot be negative beyond its own noise. A latent-variable policy's are integrals over the
-    latent. A Gaussian's gap is zero. A noisy chain's log-density is not to be had.
+    For a flow policy the log-density is that of the Euler sampler, exact up to `EXACT_DIMENSIONS` action dimensions and
+    estimated beyond, and the ELBO an average over log-uniform times; the mean gap cannot be negative beyond its own
+    noise. A latent-variable policy's are integrals over the latent. A Gaussian's gap is zero. A noisy chain's
+    log-density is not to be had.
 
     Args:
         policy: whose gap.
@@ -74,9 +75,10 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, 
         peers: the processes.
 
     Returns:
-        ``log_prob``, ``elbo``, ``gap`` (means), ``gap_kind`` "exact" and ``gap_error``, the standard error of ``gap``;
-        ``gap_valid``, the share of actions whose numbers can be believed, which the means are over; of a
-        latent-variable policy ``latent_information``, I(z; a|o): the nats that its actions say about their latents.
+        ``log_prob``, ``elbo``, ``gap`` (means), ``gap_kind`` "exact" or "estimate" and ``gap_error``, the standard
+        error of ``gap``; ``gap_valid``, the share of actions whose numbers can be believed, which the means are over;
+        of a latent-variable policy ``latent_information``, I(z; a|o): the nats that its actions say about their
+        latents.
     """
     if isinstance(policy, ChainPolicy):
         return {}
@@ -97,10 +99,15 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, 
     for start in range(mine.start, mine.stop, ROWS_PER_PASS):
         rows = slice(start, min(start + ROWS_PER_PASS, mine.stop))
         velocity = policy.velocity(observation[rows])
-        found = euler_log_prob(velocity, noise[rows], policy.settings.sampling_steps)
+        if d <= EXACT_DIMENSIONS:
+            found = euler_log_prob(velocity, noise[rows], policy.settings.sampling_steps)
+        else:
+            probes = keyed_generator(seed, "probes", start, device=device)
+            found = euler_log_prob_estimate(velocity, noise[rows], policy.settings.sampling_steps, probes)
         bound = flow_evidence(velocity, found.action, asked[rows]).elbo(cutoff=cutoff)
         measured.append(torch.stack([found.log_prob, bound.double(), found.valid.double()], -1))
-    return _means(peers.gather_rows(torch.cat(measured), total), d * math.log(scale))
+    means = _means(peers.gather_rows(torch.cat(measured), total), d * math.log(scale))
+    return means | ({"gap_kind": "estimate"} if means and d > EXACT_DIMENSIONS else {})
 
 
 def own_gap(policy: Any, observation: Tensor, cutoff: float, seed: int, peers: Peers = ALONE) -> Gap | None:
@@ -108,8 +115,8 @@ def own_gap(policy: Any, observation: Tensor, cutoff: float, seed: int, peers: P
     found = measure_gap(policy, observation, cutoff, seed, peers)
     if "gap" not in found:
         return None
-    gap, error = float(found["gap"]), float(found["gap_error"])
-    return Gap(gap, "exact", float(found["elbo"]), gap, gap, error, error)
+    gap, error, exact = float(found["gap"]), float(found["gap_error"]), found["gap_kind"] == "exact"
+    return Gap(gap, "exact" if exact else "estimate", float(found["elbo"]), gap, gap, error, error)
 
 
 def _latent_gap(policy: VaePolicy, observation: Tensor, generator: torch.Generator, peers: Peers) -> Metrics:

@@ -73,7 +73,7 @@ class Gap:
     Attributes:
         gap: the exact mean, the middle of the bracket, or the lower bound.
         kind: "exact"; "bracket", between `low` and `high` in expectation; "lower_bound", which the true gap exceeds in
-            expectation.
+            expectation; "estimate", unbiased.
         elbo: the mean ELBO, exact or unbiased likewise.
         low: of the gap; the gap itself where it is exact.
         high: of the gap; None for a lower bound.
