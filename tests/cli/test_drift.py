@@ -10,6 +10,7 @@ import pytest
 from dipod import runs
 from dipod.cli import main
 from dipod.runs import Silent
+from tests.control.test_play import train
 from tests.test_trainer import tiny
 
 
@@ -48,6 +49,18 @@ def test_where_exactness_is_declined_a_bracket_holds_the_exact_gap(
     assert exact["cosine_kind"] == "exact"
     assert bracket["cosine_kind"] == "estimate"
     assert bracket["cosine"] == pytest.approx(exact["cosine"], abs=0.1)
+
+
+def test_a_flow_of_many_dimensions_has_an_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(tmp_path / "run")
+    command = ["drift", str(run), "--last", "--actions", "16"]
+    assert main(command) == 0
+    assert "nats, exact" in capsys.readouterr().out
+    monkeypatch.setattr("dipod.control.evaluation.EXACT_DIMENSIONS", 1)
+    assert main(command) == 0
+    assert "nats, estimate" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -191,11 +191,11 @@ def _angle(found: Alignment | None) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     kind = str(row["gap_kind"]).replace("_", " ")
-    if row["gap_kind"] == "exact":
-        width = f" ± {INTERVAL * row['gap_error']:.3f}"
-    else:
+    if "gap_interval" in row:
         low, high = row["gap_interval"]
         width = f" [{low:.3f}, {'∞' if high is None else f'{high:.3f}'}]"
+    else:
+        width = f" ± {INTERVAL * row['gap_error']:.3f}"
     per_token = f" ({row['gap_per_token']:.4f} a token)" if "gap_per_token" in row else ""
     text = f"step {row['step']:>6}   gap {row['gap']:9.3f}{width} nats{per_token}, {kind}   ELBO {row['elbo']:9.3f}"
     if "cosine" in row:
