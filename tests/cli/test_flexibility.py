@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dipod import runs
 from dipod.cli import main
+from dipod.flexibility import measure
 from dipod.recipes import language, load, overlay
 from dipod.runs import Silent
 from tests.cli.test_cli import refuse
@@ -38,7 +41,10 @@ def test_a_comparison_is_one_table(comparison: Path, tmp_path: Path, capsys: pyt
     head = captured.out.splitlines()[0].split("  ")
     assert [word.strip() for word in head if word.strip()][1:] == ["before RL", "fpo", "spg+dipod"]
     assert "left to right" in captured.out
-    assert {path.name for path in out.iterdir()} == {f"flexibility.{end}" for end in ("json", "png", "html")}
+    assert {path.name for path in out.iterdir()} == {
+        "measured.json",
+        *(f"flexibility.{end}" for end in ("json", "png", "html")),
+    }
     found = json.loads((out / "flexibility.json").read_text())
     for one in found["measurements"]:
         own = comparison / one["policy"] / "seed-0" if one["step"] else comparison / "bases" / "seed-0"
@@ -49,6 +55,34 @@ def test_a_comparison_is_one_table(comparison: Path, tmp_path: Path, capsys: pyt
         assert rows["random"]["reward_sampled"] == pytest.approx(measured["reward_sampled"]), "as the run measured"
         assert rows["low_confidence"]["reward_greedy"] == pytest.approx(measured["reward_greedy"])
         assert rows["random"]["loss_sampled"] == 0
+
+
+def test_what_was_measured_is_not_measured_again_unless_its_files_have_changed(
+    comparison: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["flexibility", str(comparison), "--problems", "4", "--decoders", "random,left_to_right", "--out"]
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert main([*command, str(whole)]) == 0
+    seen: list[str] = []
+
+    def counting(policy: Any, *given: Any) -> Any:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append("policy")
+        return measure(policy, *given)
+
+    monkeypatch.setattr("dipod.cli.flexibility.measure", counting)
+    assert main([*command, str(out)]) == 130
+    seen.clear()
+    assert main([*command, str(out)]) == 0
+    assert len(seen) == 1, "only what the interrupted call had not measured"
+    names = ("flexibility.json", "flexibility.html")
+    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in names)
+    seen.clear()
+    weights = next((comparison / "fpo" / "seed-0" / runs.CHECKPOINTS).glob("*4/*.safetensors"))
+    os.utime(weights, ns=(1, 1))
+    assert main([*command, str(out)]) == 0
+    assert len(seen) == 1
 
 
 def test_every_checkpoint_and_chosen_decoders(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from dipod import runs
 from dipod.checkpoints import load_checkpoint
 from dipod.config import RunConfig
-from dipod.decoders import NAMED, Decoder, parse_decoder, plan, usual_decoders
+from dipod.decoders import NAMED, Decoder, Plan, parse_decoder, plan, usual_decoders
 from dipod.errors import UserError, require
-from dipod.files import make_folder
-from dipod.flexibility import Flexibility, measure
+from dipod.files import make_folder, write_json
+from dipod.flexibility import Flexibility, Row, measure
 from dipod.parallel import start
 from dipod.policies.masked import MaskedPolicy
 from dipod.recipes import build_policy, build_task, language, overlay
@@ -32,6 +34,7 @@ NAME = "flexibility"
 HELP = "solved problems under decoders that a run was not trained with"
 USUAL = "usual"
 BEFORE = "before RL"
+KEPT = "measured.json"
 DESCRIPTION = f"""Solve held-out problems with other orders, blocks and tokens a step than in training, sampled and
 greedily, and with half of a right completion given; before RL and after it, side by side for several runs.
 
@@ -42,6 +45,8 @@ greedily, and with half of a right completion given; before RL and after it, sid
 Decoders: {", ".join(list(NAMED)[:4])}, each also as NAME/blockN (blocks of N, left to right), NAME/tokensN
 (N tokens a step) or NAME/blockN/tokensN; left_to_right, left_to_right/tokensN; infill_random and infill_suffix, where a
 right completion is known and half of it is given. "{USUAL}" stands for a selection that fits the completion's length.
+
+Started again with the same --out, it goes on where it stopped ({KEPT} there holds what was measured).
 """
 
 
@@ -117,15 +122,34 @@ def run(arguments: argparse.Namespace) -> None:
     cost = f"{len(candidates)} policies, {len(problems)} problems: at most {total:,} forward rows"
     console.print(cost, highlight=False)
     measured: list[Flexibility] = []
+    kept = None if arguments.out is None else arguments.out / KEPT
+    before = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     with _bar(console) as bar:
         work = bar.add_task("", total=total)
         for one, (trained, rows) in zip(candidates, plans, strict=True):
             bar.update(work, description=f"{one.name}, seed {one.run.config.seed}")
-            done = measure(one.load(task), task, problems, rows, arguments.seed, lambda count: bar.advance(work, count))
+            key = _key(one, rows, arguments)
+            if key in before:
+                done = [Row(**row) for row in before[key]]
+                bar.advance(work, sum(row.forward_rows(task.completion_length, len(problems)) for row in rows))
+            else:
+                advance = partial(bar.advance, work)
+                done = measure(one.load(task), task, problems, rows, arguments.seed, advance)
+                before[key] = [asdict(row) for row in done]
+                if kept is not None:
+                    write_json(kept, before)
             about = (one.name, one.run.config.seed, one.step, one.source, one.gap, trained)
             measured.append(Flexibility(*about, tuple(done)))
     about_all = {"recipe": config.recipe, "problems": len(problems), "seed": arguments.seed, "forward_rows": total}
     _show(measured, about_all, arguments)
+
+
+def _key(one: Candidate, rows: Sequence[Plan], arguments: argparse.Namespace) -> str:
+    """What a policy's measurement depends on; another when its files have been written again."""
+    config, folder = _settings(one.run), Path(one.source)
+    written = [file.stat().st_mtime_ns for file in sorted(folder.rglob("*")) if file.is_file()]
+    parts = (str(folder.resolve()), written, one.step, arguments.problems, arguments.seed, rows, config.task)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _show(measured: Sequence[Flexibility], about: dict[str, Any], arguments: argparse.Namespace) -> None:
