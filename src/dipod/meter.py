@@ -13,6 +13,7 @@ from dipod.algorithms import Algorithm
 from dipod.config import TrainerConfig
 from dipod.drift import Alignment, Decoding, Gap, exact_alignment, measure_gap, sampled_alignment
 from dipod.drift.gap import RANDOM_ORDER
+from dipod.drift.monitor import spread
 from dipod.likelihood.evidence import Score
 from dipod.noise import Noise
 from dipod.parallel import Processes
@@ -77,7 +78,7 @@ class Meter:
             exactly: whether exactness is worth its price where it can be had.
         """
         gather = self.processes.gather
-        rollouts = rollouts[_spread(len(rollouts), -(-count // self.processes.count))]
+        rollouts = rollouts[spread(len(rollouts), -(-count // self.processes.count))]
         exact = exactly and int(gather(rollouts.length).max()) <= self.config.exact_tokens
         whole = bool(gather((rollouts.counted == rollouts.action.valid).all(-1)).all())
         decoding = decoding_of(self.sampler, rollouts.counted.shape[1]) if whole else None
@@ -108,7 +109,7 @@ class Meter:
     def alignment(self, rollouts: Rollouts, count: int, paths: int, step: int, sketch: int = 0) -> Alignment | None:
         """Of ``count`` rollouts with an advantage; None where there are none, or nothing to measure by."""
         telling = (rollouts.advantage != 0).nonzero()[:, 0]
-        few = rollouts[telling[_spread(len(telling), count)]]
+        few = rollouts[telling[spread(len(telling), count)]]
         alone = self.processes.count == 1 and not self.processes.sharded
         if not len(few) or not alone:
             return None
@@ -140,9 +141,3 @@ class Meter:
 
     def _noise(self, rollouts: Rollouts, step: int, purpose: str) -> Noise:
         return Noise.keyed(self.seed, purpose, step, examples=rollouts.example.tolist())
-
-
-def _spread(total: int, count: int) -> Tensor:
-    """Up to ``count`` places of ``total``, evenly spread."""
-    count = min(total, count)
-    return torch.arange(count) * total // max(count, 1)

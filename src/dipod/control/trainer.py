@@ -28,7 +28,7 @@ from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector, Trajectories
 from dipod.control.update import Learner
 from dipod.drift import Alignment, Gap
-from dipod.drift.monitor import Look, MonitorConfig, Spent
+from dipod.drift.monitor import Look, MonitorConfig, Spent, spread
 from dipod.loop import Loop, Metrics, TrainState
 from dipod.noise import derive, keyed_generator
 from dipod.parallel import Processes
@@ -149,7 +149,7 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         if not count or self.processes.count > 1:
             return None
         transitions = self.learner.prepare(trajectories)
-        few = transitions[torch.arange(count) * len(transitions) // count]
+        few = transitions[spread(len(transitions), count)]
         return alignment_of(self.policy, self.algorithm, few, self._generator("monitor"))
 
     def begin(self) -> None:

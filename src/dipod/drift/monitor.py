@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from dipod.drift.alignment import Alignment
 from dipod.drift.gap import Gap
 from dipod.errors import at_least, require
@@ -88,6 +91,12 @@ class Spent:
         """Whether another look like those before stays within the budget; the first one is taken anyhow."""
         another = self.seconds / self.looks if self.looks else 0.0
         return self.seconds + another <= budget * self.total
+
+
+def spread(total: int, count: int) -> Tensor:
+    """Which of an update's rollouts are looked at: up to ``count`` places of ``total``, evenly spread."""
+    count = min(total, count)
+    return torch.arange(count) * total // max(count, 1)
 
 
 Look = tuple[Gap | None, Alignment | None]

@@ -24,7 +24,7 @@ from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector
 from dipod.control.update import Transitions
 from dipod.drift import Gap
-from dipod.drift.monitor import Look, Spent, Watch, look
+from dipod.drift.monitor import Look, Spent, Watch, look, spread
 from dipod.errors import require
 from dipod.integrations.rsl_rl.actor import FlowActor
 from dipod.integrations.rsl_rl.config import FlowAlgorithmConfig, read
@@ -221,7 +221,7 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
 
     def _gap(self, batch: Transitions, count: int) -> Gap | None:
         """The exact gap of own actions on ``count`` observations of the rollouts of all processes."""
-        rows = _spread(len(batch), -(-count // self.peers.size), self.device)
+        rows = spread(len(batch), -(-count // self.peers.size)).to(self.device)
         seen = self.actor.observation(batch.observation[rows])
         observation, seed = self.peers.gather(seen).flatten(0, 1), derive(self.seed, "monitor", self.updates)
         return own_gap(self.actor.policy, observation, self.config.objective.cutoff, seed, self.peers)
@@ -234,7 +234,7 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             gap = self._gap(batch, monitor.rollouts)
             if gap is None or not monitor.aligned or self.peers.size > 1:
                 return gap, None
-            few = batch[_spread(len(batch), monitor.aligned, self.device)]
+            few = batch[spread(len(batch), monitor.aligned).to(self.device)]
             few = replace(few, observation=self.actor.observation(cast(TensorDict, few.observation)))
             generator = keyed_generator(self.seed, "monitor", self.updates, device=self.device)
             return gap, alignment_of(self.actor.policy, self.row, few, generator)
@@ -352,9 +352,3 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             self.peers.observe(critic.obs_normalizer, torch.cat([obs[group] for group in critic.obs_groups], -1))
         elif critic.obs_normalization:
             critic.update_normalization(obs)
-
-
-def _spread(total: int, count: int, device: str) -> Tensor:
-    """Up to ``count`` rows of ``total``, evenly spread."""
-    count = min(total, count)
-    return torch.arange(count, device=device) * total // count
