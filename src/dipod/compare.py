@@ -168,7 +168,7 @@ def execute(cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], 
     Args:
         cells: from `plan`.
         jobs: processes at a time.
-        watch: called a few times a second with the cells that are running.
+        watch: called a few times a second with the cells that are running, and at the end with none.
 
     Raises:
         UserError: a cell failed; the others have been brought to their end first.
@@ -192,6 +192,7 @@ def execute(cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], 
                     running.remove(cell)
                     if cell.process.returncode != 0:
                         failures.append((cell, _complaint(cell)))
+        watch(running)
     finally:
         for cell in running:
             if cell.process is not None:

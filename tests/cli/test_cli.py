@@ -105,7 +105,10 @@ def test_an_interrupted_command_says_how_to_go_on(here: Path, number: signal.Sig
 def test_compare_shares_bases_and_goes_on_where_it_stopped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compare", "sudoku", "--algorithms", "fpo,fpo+dipod", "--seeds", "0,1", "--jobs", "2", "--out", "C"]
     assert main([*command, *SETTINGS, "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    for cell in (f"{name}, seed {seed}" for name in ("base", "fpo", "fpo+dipod") for seed in (0, 1)):
+        assert [line for line in shown.err.splitlines() if line.startswith(cell) and "solved" in line], cell
     assert [(c["algorithm"], c["seed"]) for c in result["cells"]] == [
         ("fpo", 0),
         ("fpo", 1),

@@ -43,6 +43,21 @@ def test_several_algorithms_are_compared_by_medians_whoever_wins() -> None:
     assert "fpo+dipod solves no more than fpo, with a gap of 0.5 nats against 8" in text
 
 
+@pytest.mark.parametrize(
+    ("solved", "said"),
+    [
+        ((0.65, 0.85, 0.75), "more than fpo on every seed"),
+        ((0.65, 0.75, 0.85), "more than fpo on 2 of 3 seeds"),
+        ((0.6, 0.8, 0.7), "no more than fpo,"),
+        ((0.65,), "more than fpo,"),
+    ],
+)
+def test_more_is_said_to_be_more_on_as_many_seeds_as_it_is(solved: tuple[float, ...], said: str) -> None:
+    found = [build_run("fpo", s, (0.6, 0.8, 0.7)[s], 8.0) for s in range(len(solved))]
+    found += [build_run("fpo+dipod", s, share, 0.5) for s, share in enumerate(solved)]
+    assert f"fpo+dipod solves {said}" in sentence(found)
+
+
 def test_a_sweep_is_told_by_its_best_its_worst_and_its_ends() -> None:
     measured = ((0.0, 0.3, 5.0), (0.1, 0.6, 1.0), (0.5, 0.2, 0.25))
     text = sentence([build_run("fpo+dipod", 0, solved, gap, beta=beta) for beta, solved, gap in measured])

@@ -123,24 +123,22 @@ class _Board:
         self.progress.stop()
 
     def show(self, running: Sequence[compare.Cell]) -> None:
-        """Update the bars, at most every `REFRESH_SECONDS`."""
+        """A line for each cell that is no longer running, at once; the bars at most every `REFRESH_SECONDS`."""
+        names = {cell.name for cell in running}
+        for name in [name for name in self.bars if name not in names]:
+            self.progress.remove_task(self.bars.pop(name))
+            rows = runs.read_metrics(next(cell for cell in self.cells if cell.name == name).folder)
+            line = f"{name:<{self.width}} {facts(rows[-1]) if rows else 'failed'}"
+            self.console.print(line, highlight=False, soft_wrap=True)
+        for cell in running:
+            if cell.name not in self.bars:
+                total = max(cell.config.trainer.steps, 1)
+                self.bars[cell.name] = self.progress.add_task(cell.name, total=total, facts="")
         if time.monotonic() - self.looked < REFRESH_SECONDS:
             return
         self.looked = time.monotonic()
-        names = {cell.name for cell in running}
         for cell in running:
-            rows = runs.read_metrics(cell.folder)
             merged: dict[str, Any] = {}
-            for row in rows:
+            for row in runs.read_metrics(cell.folder):
                 merged |= row
-            total = max(cell.config.trainer.steps, 1)
-            if cell.name not in self.bars:
-                self.bars[cell.name] = self.progress.add_task(cell.name, total=total, facts="")
             self.progress.update(self.bars[cell.name], completed=merged.get("step", 0), facts=facts(merged))
-        for name in list(self.bars):
-            if name not in names:
-                self.progress.remove_task(self.bars.pop(name))
-                cell = next(cell for cell in self.cells if cell.name == name)
-                rows = runs.read_metrics(cell.folder)
-                line = f"{name:<{self.width}} {facts(rows[-1]) if rows else 'failed'}"
-                self.console.print(line, highlight=False, soft_wrap=True)

@@ -232,8 +232,24 @@ def _against_base(groups: dict[str, list[Run]], name: str) -> str:
     solved = middle(groups[base], "solved_sampled"), middle(groups[name], "solved_sampled")
     if None in gaps or None in solved:
         return ""
-    verdict = "more" if (solved[1] or 0) > (solved[0] or 0) else "no more"
-    return f"{name} solves {verdict} than {base}, with a gap of {number(gaps[1])} nats against {number(gaps[0])}"
+    return (
+        f"{name} solves {_more(groups[base], groups[name], base)}, "
+        f"with a gap of {number(gaps[1])} nats against {number(gaps[0])}"
+    )
+
+
+def _more(base: list[Run], tightened: list[Run], name: str) -> str:
+    """Whether medians over seeds differ, and whether each seed says so; seeds are paired, sharing their base model."""
+    if (middle(tightened, "solved_sampled") or 0) <= (middle(base, "solved_sampled") or 0):
+        return f"no more than {name}"
+    before, after = ({r.config.seed: r.last("solved_sampled") or 0 for r in group} for group in (base, tightened))
+    differences = [after[seed] - before[seed] for seed in after if seed in before]
+    if len(differences) < 2:
+        return f"more than {name}"
+    higher = sum(difference > 0 for difference in differences)
+    return (
+        f"more than {name} on {'every seed' if higher == len(differences) else f'{higher} of {len(differences)} seeds'}"
+    )
 
 
 def percent(share: float | None) -> str:
