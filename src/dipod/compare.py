@@ -26,6 +26,7 @@ from dipod.recipes import AnyConfig, check, overlay
 from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, labelled, middle
 from dipod.report.labels import Label, flat, path_of, value_text
+from dipod.report.panels import at_equal_cost, cost_panels
 
 POLL_SECONDS = 0.5
 NOT_VARIED = {
@@ -250,6 +251,7 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
             label.text: {key: middle(group, key) for key in FINAL_KEYS if middle(group, key) is not None}
             for label, group in groups.items()
         },
+        **({"equal_cost": reached} if (reached := at_equal_cost(cost_panels(groups))) else {}),
     }
     write_json(out / "compare.json", result)
     write_report([run.folder for group in groups.values() for run in group], out)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dipod.report import Run
 from dipod.report.figures import curves, overview, sweep
 from dipod.report.palette import DARK, LIGHT, looks
-from dipod.report.panels import cost_panels, panels, sweep_panels
+from dipod.report.panels import at_equal_cost, cost_panels, panels, sweep_panels
 from dipod.report.svg import SCALE, Axis, vertical
 from tests.report.building import build_run, grouped, long_run, with_rows
 
@@ -100,6 +100,16 @@ def test_what_updates_cost_is_an_axis_where_they_do_not_cost_the_same() -> None:
     assert cost_panels(grouped([plain, _costing("fpo+dipod", 1_000_000)])) == {}
     silent = with_rows([{"step": 0, "gap": 0.1}, {"step": 4, "gap": 0.2}], "fpo+initial")
     assert cost_panels(grouped([plain, staged, silent])) == {}
+
+
+def test_at_equal_cost_every_run_is_read_where_the_cheapest_ended() -> None:
+    dear = _costing("fpo+interleave", 1_000_000, extra=3_000_000)
+    found = [_costing("fpo", 1_000_000), _costing("fpo", 1_500_000, seed=1), dear]
+    reached = at_equal_cost(cost_panels(grouped(found)))
+    assert reached["at"] == 4.0
+    assert reached["gap"]["fpo"] == pytest.approx([0.6, 0.4 + 0.2 / 3])
+    assert reached["gap"]["fpo+interleave"] == pytest.approx([0.1 + 0.3 * 4 / 5])
+    assert at_equal_cost({}) == {}
 
 
 def test_figures_for_files_are_those_of_the_panels() -> None:

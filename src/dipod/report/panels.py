@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dipod.config import RunConfig
 from dipod.report.data import Run, value_of
@@ -196,6 +196,26 @@ def cost_panels(groups: Mapping[Label, Sequence[Run]]) -> dict[str, Panel]:
         across, unit = ("forward rows, millions", ROWS) if masked else ("transitions, thousands", "")
         found[name] = replace(panel, key=name, across=across, note=f"{unit} {panel.note}".strip())
     return found
+
+
+def at_equal_cost(costed: Mapping[str, Panel]) -> dict[str, Any]:
+    """What had been reached when as much was spent as the cheapest run spent in all; empty where ``costed`` is.
+
+    Args:
+        costed: from `cost_panels`.
+
+    Returns:
+        ``across``, the unit; ``at``, how much; and for each metric and label a value for every run, between
+        evaluations on the straight line that the figure shows.
+    """
+    if not costed:
+        return {}
+    at = min(line.x[-1] for panel in costed.values() for series in panel.series for line in series.runs)
+    reached = {
+        name.removesuffix("_over_cost"): {s.label: [line.at(at) for line in s.runs] for s in panel.series}
+        for name, panel in costed.items()
+    }
+    return {"across": next(iter(costed.values())).across, "at": at, **reached}
 
 
 def _spent(run: Run) -> dict[int, float]:
