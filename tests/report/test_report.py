@@ -119,6 +119,8 @@ def test_what_was_lost_again_is_said() -> None:
     rows = [{"step": 10 * i, "solved_sampled": v, "gap": 0.01} for i, v in enumerate((0.0, 0.8, 0.3))]
     assert "Its best was 80.0 % at update 10; 50 points were lost again" in told(with_rows(rows))
     assert "lost again" not in told(with_rows(rows[:2]))
+    falling = [{**row, "solved_sampled": share} for row, share in zip(rows, (0.4, 0.2, 0.0), strict=False)]
+    assert "never better than at the beginning: 40 points were lost" in told(with_rows(falling))
 
 
 def test_troubles_are_said() -> None:

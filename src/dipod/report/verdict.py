@@ -148,11 +148,11 @@ def _lost(group: Sequence[Run], key: str) -> str:
     lost = best - values[-1]
     when = steps[values.index(best)]
     if key == "solved_sampled":
-        return (
-            f" Its best was {percent(best)} at update {when}; {100 * lost:.0f} points were lost again."
-            if lost > BACK
-            else ""
-        )
+        if lost <= BACK:
+            return ""
+        if when == steps[0]:
+            return f" It was never better than at the beginning: {100 * lost:.0f} points were lost."
+        return f" Its best was {percent(best)} at update {when}; {100 * lost:.0f} points were lost again."
     gain = best - values[0]
     return f" Its best was {number(best)} at update {when}." if gain > 0 and lost > 2 * BACK * gain else ""
 
