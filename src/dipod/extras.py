@@ -21,4 +21,4 @@ def load_extra(module: str, extra: str = "language") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError("module", error.name or module, f"install it with: pip install dipod[{extra}]") from error
+        raise UserError("module", error.name or module, f'install it with: pip install "dipod[{extra}]"') from error

@@ -14,5 +14,5 @@ def test_without_rsl_rl_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
     for name in [name for name in sys.modules if name.startswith("dipod.integrations.rsl_rl")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rsl_rl", None)
-    with pytest.raises(UserError, match=r"pip install dipod\[rsl_rl\]"):
+    with pytest.raises(UserError, match=r'pip install "dipod\[rsl_rl\]"'):
         importlib.import_module("dipod.integrations.rsl_rl")

@@ -33,7 +33,7 @@ def test_without_mjlab_the_message_says_how_to_get_it(monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mjlab", None)
     monkeypatch.setitem(sys.modules, "mjlab.tasks", None)
-    with pytest.raises(UserError, match=r"pip install dipod\[mjlab\]"):
+    with pytest.raises(UserError, match=r'pip install "dipod\[mjlab\]"'):
         importlib.import_module("dipod.integrations.mjlab")
 
 

@@ -84,7 +84,7 @@ def test_onnx_acts_as_the_policy_does(tmp_path: Path) -> None:
 
 def test_without_onnx_the_mistake_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"pip install dipod\[onnx\]"):
+    with pytest.raises(UserError, match=r'pip install "dipod\[onnx\]"'):
         export_onnx(policy(), tmp_path / "policy.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -104,7 +104,7 @@ def test_complaints_about_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"someone/boards test row 0 = .*add the column answer"):
         load_rows("gsm8k", "test", "someone/boards")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"pip install dipod\[language\]"):
+    with pytest.raises(UserError, match=r'pip install "dipod\[language\]"'):
         load_rows("gsm8k", "train")
 
 
