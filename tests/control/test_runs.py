@@ -185,6 +185,8 @@ def test_drift_measures_every_checkpoint_again(tmp_path: Path, capsys: pytest.Ca
     assert "nats, exact" in capsys.readouterr().out
     assert main(["drift", str(tmp_path / "nothing")]) == 2
     assert "give the folder of a run" in capsys.readouterr().err
+    assert main(["drift", str(tmp_path), "--paths", "4"]) == 2
+    assert "--paths = 4: a control policy decodes no tokens" in capsys.readouterr().err
 
 
 def test_eval_acts_whole_episodes_of_the_last_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,8 +54,8 @@ def test_a_table_has_every_seed_and_the_median() -> None:
 
 def test_the_sentence_says_what_was_measured() -> None:
     assert sentence(FOUND) == (
-        "before RL solves 10.0 % as trained, 10.0 to 10.0 % in other orders or blocks, 5.0 to 5.0 % with several "
-        "tokens a step; fpo solves 50.0 % as trained, 50.0 to 50.0 % in other orders or blocks, 25.0 to 25.0 % with "
+        "before RL solves 10.0 % as trained, 10.0 % in other orders or blocks, 5.0 % with several "
+        "tokens a step; fpo solves 50.0 % as trained, 50.0 % in other orders or blocks, 25.0 % with "
         "several tokens a step; spg solves 87.5 % as trained."
     )
 

@@ -37,22 +37,25 @@ with --gradient also how far the update points away from the policy gradient.
   dipod drift runs/gsm8k-llada-spg-spg-seed0 --last --paths 32
   dipod drift runs/track-fpopp+initial-seed0 --json
 
-Exact where completions have at most --exact-tokens tokens, and for flow policies. Elsewhere the gap is bracketed from
-both sides by K' decoding orders (--paths), one of which is the sample's own; both ends close in as K' grows. log π is
-that of one token a step in random order, which the ELBO bounds, or with --decoding run that of the run's own blocks and
-steps, whose gap may be negative. Every number says what it is; ± and [ ] are 95 % intervals over actions.
+Exact where completions have at most --exact-tokens tokens, and in control (an estimate beyond 64 dimensions of an
+action). Elsewhere the gap is bracketed from both sides by K' decoding orders (--paths), one of which is the sample's
+own; both ends close in as K' grows. log π is that of one token a step in random order, which the ELBO bounds, or with
+--decoding run that of the run's own blocks and steps, whose gap may be negative. Every number says what it is; ± and [
+] are 95 % intervals over actions.
 """
+
+
+OF_ORDERS = {"paths": 16, "exact_tokens": 10, "decoding": "random", "sketch": 0}
+"""Defaults of what only a masked model has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--actions", type=int, default=0, metavar="N", help="actions measured (default: the run's)")
-    parser.add_argument("--paths", type=int, default=16, metavar="K'", help="decoding orders (default: %(default)s)")
-    parser.add_argument(
-        "--exact-tokens", type=int, default=10, metavar="N", help="longest exact (default: %(default)s)"
-    )
-    parser.add_argument("--decoding", choices=("random", "run"), default="random", help="whose log π is measured")
+    parser.add_argument("--paths", type=int, metavar="K'", help="decoding orders (default: %(default)s)")
+    parser.add_argument("--exact-tokens", type=int, metavar="N", help="longest exact (default: %(default)s)")
+    parser.add_argument("--decoding", choices=("random", "run"), help="whose log π is measured")
     parser.add_argument(
         "--gradient",
         type=int,
@@ -60,12 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="compare gradients on N training rollouts or transitions",
     )
-    parser.add_argument(
-        "--sketch", type=int, default=0, metavar="D", help="project gradients to D numbers (default: all)"
-    )
+    parser.add_argument("--sketch", type=int, metavar="D", help="project gradients to D numbers (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the actions and orders (default: %(default)s)")
     parser.add_argument("--last", action="store_true", help="only the last checkpoint")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object a checkpoint")
+    parser.set_defaults(**OF_ORDERS)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -77,6 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
     fits = 0 <= arguments.exact_tokens <= MAX_EXACT_TOKENS
     mend = f"give 0 to {MAX_EXACT_TOKENS}; longer completions are bracketed, ever more closely with --paths"
     require(fits, "--exact-tokens", arguments.exact_tokens, mend)
+    for name, default in OF_ORDERS.items() if isinstance(config, ControlConfig) else ():
+        given, flag = getattr(arguments, name), f"--{name.replace('_', '-')}"
+        require(given == default, flag, given, "a control policy decodes no tokens; leave it out")
     steps = list(found)[-1:] if arguments.last else list(found)
     asked = _Asked(**{field.name: getattr(arguments, field.name) for field in fields(_Asked)})
     rows = []

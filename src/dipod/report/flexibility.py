@@ -128,7 +128,8 @@ def sentence(found: Sequence[Flexibility]) -> str:
             names = [n for n in names if n not in {one.trained for one in group}]
             shares = [share for n in names if (share := middle(group, n, "sampled")) is not None]
             if shares:
-                clause += f", {100 * min(shares):.1f} to {100 * max(shares):.1f} % {words}"
+                ends = dict.fromkeys(f"{100 * share:.1f}" for share in (min(shares), max(shares)))
+                clause += f", {' to '.join(ends)} % {words}"
         clauses.append(clause)
     return "; ".join(clauses) + "."
 
