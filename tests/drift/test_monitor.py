@@ -20,6 +20,7 @@ def test_looks_stop_where_the_budget_is_spent_and_go_on_when_there_is_room() -> 
     spent.seconds, spent.looks = 2.0, 2
     assert spent.share == pytest.approx(0.05)
     assert not spent.affordable(0.05)
+    assert spent.affordable(1.0), "nothing is left out"
 
 
 def test_the_lowest_gap_is_remembered() -> None:

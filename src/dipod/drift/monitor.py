@@ -28,7 +28,8 @@ class MonitorConfig:
 
     Attributes:
         every: updates between two looks; 0 never looks.
-        budget: share of the training time that looking may take; a look that would come too early is left out.
+        budget: share of the training time that looking may take; a look that would come too early is left out, and
+            with 1 none is.
         rollouts: of an update's rollouts, how many the gap is measured on.
         aligned: of them, how many gradients are compared on; 0 leaves the comparison out. Only a run of one process
             compares, and not under FSDP or DeepSpeed.
@@ -88,9 +89,9 @@ class Spent:
         return self.seconds / self.total if self.total else 0.0
 
     def affordable(self, budget: float) -> bool:
-        """Whether another look like those before stays within the budget; the first one is taken anyhow."""
+        """Whether another look like those before stays within the budget; the first, and all at 1, are taken anyhow."""
         another = self.seconds / self.looks if self.looks else 0.0
-        return self.seconds + another <= budget * self.total
+        return budget >= 1 or self.seconds + another <= budget * self.total
 
 
 def spread(total: int, count: int) -> Tensor:
