@@ -28,7 +28,7 @@ from memory import allocated, resident, resident_before
 from torch import Tensor
 
 from dipod.algorithms import ALGORITHMS, Batch
-from dipod.config import OptimiserConfig, TrainerConfig
+from dipod.config import OptimiserConfig, Settings, TrainerConfig
 from dipod.files import write_json
 from dipod.likelihood.caching import backward_in_parts
 from dipod.likelihood.corruption import CorruptionConfig
@@ -39,7 +39,6 @@ from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
 from dipod.policies.tokens import Tokens
 from dipod.rollouts import Rollouts
-from dipod.trainer import Settings
 from dipod.update import Updater
 
 BETA = 0.5

@@ -22,9 +22,9 @@ from dipod.control.config import SelfDistillationConfig
 from dipod.control.distillation import distillation_losses, distillation_times
 from dipod.control.evaluation import measure_gap
 from dipod.files import make_folder, write_json
-from dipod.likelihood.flow import draw_noise
+from dipod.likelihood.flow import TimesConfig, draw_noise
 from dipod.noise import keyed_generator
-from dipod.policies.flow import FlowPolicy, FlowSettings, TimesConfig, make_flow
+from dipod.policies.flow import FlowPolicy, FlowSettings, make_flow
 from dipod.report.figures import dress
 
 OBSERVATIONS, CUTOFF, BATCH, SAMPLES = 4, 0.005, 512, 16

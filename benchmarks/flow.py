@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,15 +230,15 @@ def measure(size: Size, threads: int, repeats: int) -> dict[str, Any]:
     for i in range(repeats + 1):
         for name, bench in ways.items():
             batch, *rollout = clocked(bench.rollout)
-            _, *update = clocked(lambda bench=bench, batch=batch: bench.update(batch))
-            _, *distillation = clocked(lambda bench=bench: bench.distil(False))
-            _, *released = clocked(lambda bench=bench: bench.distil(True)) if bench.plain else (None, *distillation)
+            _, *update = clocked(partial(bench.update, batch))
+            _, *distillation = clocked(partial(bench.distil, False))
+            released = clocked(partial(bench.distil, True))[1:] if bench.plain else distillation
             parts = {
                 "rollout": rollout,
                 "update": update,
                 "iteration": [a + b for a, b in zip(rollout, update, strict=True)],
             }
-            parts |= {"distillation": distillation, "distillation_as_released": released}
+            parts |= {"distillation": distillation, "distillation_as_released": list(released)}
             for part, (seconds, used) in parts.items():
                 if i:
                     times[name].setdefault(part, []).append(seconds)

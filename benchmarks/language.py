@@ -28,7 +28,7 @@ from shapes import SIZES, STEPS, Size, Step, build, shape_of
 from torch import Tensor, nn
 
 from dipod.algorithms import ALGORITHMS
-from dipod.config import OptimiserConfig, TrainerConfig
+from dipod.config import OptimiserConfig, Settings, TrainerConfig
 from dipod.files import write_json
 from dipod.noise import Noise
 from dipod.parallel import start
@@ -39,7 +39,6 @@ from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
 from dipod.policies.tokens import Tokens
 from dipod.rollouts import Rollouts
-from dipod.trainer import Settings
 from dipod.update import Updater
 
 BETA = 0.05

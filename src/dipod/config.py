@@ -296,3 +296,30 @@ class RunConfig(CommonConfig):
         super().__post_init__()
         both = bool(self.base) and bool(self.model.path)
         require(not both, "base", self.base, "model.path says already which model is trained; leave one of them out")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a trainer goes about it; each part is a group of `RunConfig`.
+
+    Attributes:
+        trainer: sizes and rhythms.
+        sampler: how rollouts are decoded.
+        optimiser: of the policy.
+        objective: what changes in the algorithm's row.
+        corruption: masks.
+        monitor: of drift.
+        adaptive: how the gap is measured where the tightening wants it.
+        usual_beta: the β that the monitor recommends where there is none.
+        completions: problems of an evaluation whose completions are kept.
+    """
+
+    trainer: TrainerConfig
+    sampler: SamplerConfig
+    optimiser: OptimiserConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    usual_beta: float = 0.4
+    completions: int = 4

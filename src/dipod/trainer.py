@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from dipod.algorithms import Algorithm
-from dipod.config import ObjectiveConfig, OptimiserConfig, TrainerConfig
+from dipod.config import Settings, TrainerConfig
 from dipod.drift.gap import bracket_rows
-from dipod.drift.monitor import Look, MonitorConfig, Spent
+from dipod.drift.monitor import Look, Spent
 from dipod.evaluation import evaluate
-from dipod.likelihood.corruption import CorruptionConfig
 from dipod.loop import Loop, Metrics, TrainState
 from dipod.meter import Meter
 from dipod.noise import Noise, derive
@@ -33,38 +32,10 @@ from dipod.objectives.baselines import scale_by_std, weigh_negatives
 from dipod.parallel import Processes, start
 from dipod.policies.lora import has_adapters, reference
 from dipod.policies.masked import MaskedPolicy
-from dipod.policies.sampling import SamplerConfig
 from dipod.rollouts import Rollouts
 from dipod.tasks import Task
-from dipod.tightening import AdaptiveConfig, Distillation, Tightening, distil
+from dipod.tightening import Distillation, Tightening, distil
 from dipod.update import Reference, Updater, estimator_corruption
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a trainer goes about it; each part is a group of `dipod.config.RunConfig`.
-
-    Attributes:
-        trainer: sizes and rhythms.
-        sampler: how rollouts are decoded.
-        optimiser: of the policy.
-        objective: what changes in the algorithm's row.
-        corruption: masks.
-        monitor: of drift.
-        adaptive: how the gap is measured where the tightening wants it.
-        usual_beta: the β that the monitor recommends where there is none.
-        completions: problems of an evaluation whose completions are kept.
-    """
-
-    trainer: TrainerConfig
-    sampler: SamplerConfig
-    optimiser: OptimiserConfig
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
-    monitor: MonitorConfig = field(default_factory=MonitorConfig)
-    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
-    usual_beta: float = 0.4
-    completions: int = 4
 
 
 def frozen(policy: MaskedPolicy) -> Reference:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dipod.algorithms import Algorithm, Batch
+from dipod.config import Settings
 from dipod.errors import UserError, require
 from dipod.likelihood.caching import backward_in_parts
 from dipod.likelihood.corruption import CorruptionConfig, InnerStep, bounds, draw
@@ -22,9 +22,6 @@ from dipod.objectives.surrogates import clip_fractions
 from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
 from dipod.rollouts import Rollouts
-
-if TYPE_CHECKING:
-    from dipod.trainer import Settings
 
 Reference = Callable[[], AbstractContextManager[MaskedPolicy]]
 """Inside it, the policy that a KL penalty refers to."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dipod.algorithms import Algorithm, table
-from dipod.config import ModelConfig, RunConfig
+from dipod.config import ModelConfig, RunConfig, Settings
 from dipod.control.build import check_control
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
@@ -26,7 +26,7 @@ from dipod.tasks import Task
 from dipod.tasks.sudoku import SudokuConfig, SudokuTask
 from dipod.tasks.text.task import TextTask, build_text_task
 from dipod.tightening import Distillation, Tightening, parse_tightening
-from dipod.trainer import Settings, Trainer
+from dipod.trainer import Trainer
 
 
 def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening[Distillation]]:
