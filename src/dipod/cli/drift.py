@@ -30,6 +30,8 @@ from dipod.trainer import Trainer
 NAME = "drift"
 HELP = "measure the drift of a run's checkpoints"
 INTERVAL = 1.96
+OF_ORDERS = {"paths": 16, "exact_tokens": 10, "decoding": "random", "sketch": 0}
+"""Defaults of what only a masked model is asked."""
 DESCRIPTION = """Measure how far the bound is from log π, checkpoint by checkpoint: gap = log π − ELBO on own actions;
 with --gradient also how far the update points away from the policy gradient.
 
@@ -40,13 +42,9 @@ with --gradient also how far the update points away from the policy gradient.
 Exact where completions have at most --exact-tokens tokens, and in control (an estimate beyond 64 dimensions of an
 action). Elsewhere the gap is bracketed from both sides by K' decoding orders (--paths), one of which is the sample's
 own; both ends close in as K' grows. log π is that of one token a step in random order, which the ELBO bounds, or with
---decoding run that of the run's own blocks and steps, whose gap may be negative. Every number says what it is; ± and [
-] are 95 % intervals over actions.
+--decoding run that of the run's own blocks and steps, whose gap may be negative. Every number says what it is;
+± and [ ] are 95 % intervals over actions.
 """
-
-
-OF_ORDERS = {"paths": 16, "exact_tokens": 10, "decoding": "random", "sketch": 0}
-"""Defaults of what only a masked model has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +79,12 @@ def run(arguments: argparse.Namespace) -> None:
     require(fits, "--exact-tokens", arguments.exact_tokens, mend)
     for name, default in OF_ORDERS.items() if isinstance(config, ControlConfig) else ():
         given, flag = getattr(arguments, name), f"--{name.replace('_', '-')}"
-        require(given == default, flag, given, "a control policy decodes no tokens; leave it out")
+        require(
+            given == default,
+            flag,
+            given,
+            "a control policy decodes no tokens, and its gradients are compared whole; leave it out",
+        )
     steps = list(found)[-1:] if arguments.last else list(found)
     asked = _Asked(**{field.name: getattr(arguments, field.name) for field in fields(_Asked)})
     rows = []

@@ -232,24 +232,18 @@ def _against_base(groups: dict[str, list[Run]], name: str) -> str:
     solved = middle(groups[base], "solved_sampled"), middle(groups[name], "solved_sampled")
     if None in gaps or None in solved:
         return ""
-    return (
-        f"{name} solves {_more(groups[base], groups[name], base)}, "
-        f"with a gap of {number(gaps[1])} nats against {number(gaps[0])}"
-    )
+    more = (solved[1] or 0) > (solved[0] or 0)
+    verdict = f"more than {base}{_on_seeds(groups[base], groups[name])}" if more else f"no more than {base}"
+    return f"{name} solves {verdict}, with a gap of {number(gaps[1])} nats against {number(gaps[0])}"
 
 
-def _more(base: list[Run], tightened: list[Run], name: str) -> str:
-    """Whether medians over seeds differ, and whether each seed says so; seeds are paired, sharing their base model."""
-    if (middle(tightened, "solved_sampled") or 0) <= (middle(base, "solved_sampled") or 0):
-        return f"no more than {name}"
+def _on_seeds(base: list[Run], tightened: list[Run]) -> str:
+    """On how many seeds more is solved; seeds are paired, as they share their base model. Empty for a single one."""
     before, after = ({r.config.seed: r.last("solved_sampled") or 0 for r in group} for group in (base, tightened))
-    differences = [after[seed] - before[seed] for seed in after if seed in before]
-    if len(differences) < 2:
-        return f"more than {name}"
-    higher = sum(difference > 0 for difference in differences)
-    return (
-        f"more than {name} on {'every seed' if higher == len(differences) else f'{higher} of {len(differences)} seeds'}"
-    )
+    higher = [after[seed] > before[seed] for seed in after if seed in before]
+    if len(higher) < 2:
+        return ""
+    return " on every seed" if all(higher) else f" on {sum(higher)} of {len(higher)} seeds"
 
 
 def percent(share: float | None) -> str:
