@@ -13,6 +13,8 @@ from dipod.files import make_folder, write_json
 
 PLAIN_FILE = "dipod_tokenizer.json"
 BOS, EOS, EOT, MASK = "<|startoftext|>", "<|endoftext|>", "<|eot_id|>", "<|mdm_mask|>"
+END_TOKENS = (EOS, EOT, "<|im_end|>", "<|end_of_text|>")
+"""What ends a generation: LLaDA's end of text and end of turn, Dream's end of turn, Llama's end of text."""
 HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}"
@@ -32,8 +34,11 @@ class ByteTokenizer:
         mask_id: the token that hides another.
         eos_id: end of text.
         pad_id: padding, the same token.
+        end_ids: the tokens that end a generation.
+        gaps: ids below ``vocab_size`` that are no token: none.
     """
 
+    gaps: tuple[int, ...] = ()
     SPECIAL = (BOS, EOS, HEADER, END_HEADER, EOT, MASK)
 
     def __init__(self) -> None:
@@ -41,6 +46,7 @@ class ByteTokenizer:
         self._split = re.compile("(" + "|".join(map(re.escape, self.SPECIAL)) + ")")
         self.vocab_size = 256 + len(self.SPECIAL)
         self.mask_id, self.eos_id, self.pad_id = self._ids[MASK], self._ids[EOS], self._ids[EOS]
+        self.end_ids = frozenset(self._ids[token] for token in (EOS, EOT))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; nothing is put before or behind it."""
@@ -121,8 +127,11 @@ class WordTokenizer:
         mask_id: the token that hides another.
         eos_id: end of text.
         pad_id: padding, the same token.
+        end_ids: the tokens that end a generation.
+        gaps: ids below ``vocab_size`` that are no token: none.
     """
 
+    gaps: tuple[int, ...] = ()
     SPECIAL = (BOS, EOS, "<|system|>", "<|user|>", "<|assistant|>", EOT, MASK)
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -135,6 +144,7 @@ class WordTokenizer:
         require(not twice, "words", twice, "give each word once")
         self.vocab_size = len(self.words)
         self.mask_id, self.eos_id, self.pad_id = self._ids[MASK], self._ids[EOS], self._ids[EOS]
+        self.end_ids = frozenset(self._ids[token] for token in (EOS, EOT))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; nothing is put before or behind it.

@@ -12,7 +12,7 @@ from dipod.extras import load_extra
 from dipod.files import make_folder, write_json
 from dipod.policies.hub import CONFIG_FILE, HUB_NAME, fetch, located, read_json
 from dipod.policies.lora import ADAPTER_CONFIG
-from dipod.policies.plain_tokenizers import PLAIN_FILE, ByteTokenizer, Messages, WordTokenizer
+from dipod.policies.plain_tokenizers import END_TOKENS, PLAIN_FILE, ByteTokenizer, Messages, WordTokenizer
 
 __all__ = ["ByteTokenizer", "HubTokenizer", "Messages", "Tokenizer", "WordTokenizer", "load_tokenizer"]
 
@@ -40,6 +40,8 @@ class Tokenizer(Protocol):
     mask_id: int
     eos_id: int
     pad_id: int
+    end_ids: frozenset[int]
+    gaps: tuple[int, ...]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; nothing is put before or behind it."""
@@ -72,6 +74,8 @@ class HubTokenizer:
         mask_id: the token that hides another.
         eos_id: end of text.
         pad_id: padding; the end of text where the tokenizer has none.
+        end_ids: the tokens that end a generation: the end of text, and ends of a turn that are known by name.
+        gaps: ids below ``vocab_size`` that are no token.
 
     Raises:
         UserError: the tokenizer has no end of text.
@@ -80,11 +84,15 @@ class HubTokenizer:
     def __init__(self, tokenizer: Any, mask_id: int, folder: Path, repository: str = "") -> None:
         self.tokenizer, self.mask_id = tokenizer, mask_id
         self._folder, self._repository = folder, repository
-        self.vocab_size = max(tokenizer.get_vocab().values()) + 1
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.gaps = tuple(sorted(set(range(self.vocab_size)) - set(vocabulary.values())))
         eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         require(eos is not None, "tokenizer", str(folder), "it names neither an eos_token nor a sep_token")
         self.eos_id = int(eos)
         self.pad_id = self.eos_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        named = [vocabulary[token] for token in END_TOKENS if token in vocabulary]
+        self.end_ids = frozenset([self.eos_id, *named])
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; nothing is put before or behind it."""

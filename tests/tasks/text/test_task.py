@@ -14,6 +14,7 @@ import torch
 from dipod.errors import UserError
 from dipod.recipes import build_task, check, language, load, overlay
 from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.grading import grade
 from dipod.tasks.text.rows import Row
 from dipod.tasks.text.subject import total_reward
 from dipod.tasks.text.task import OverlongPrompts, TextTask, build_text_task
@@ -244,3 +245,25 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
 def test_board_and_text_tasks_share_the_recipe_mechanism() -> None:
     assert build_task(language(load("sudoku"))).completion_length == 8
     assert build_task(language(load("countdown-tiny"))).completion_length == 10
+
+
+@pytest.mark.parametrize("read", ["strict", "released rewards", "d1"])
+def test_training_and_scoring_read_the_same_text(read: str) -> None:
+    """An end of turn inside an answer ends it; the released rewards read on, the published parser as it is given."""
+    settings = {"rewards": "released"} if read == "released rewards" else {"parser": read}
+    task = build_text_task(TextConfig(tokenizer="bytes", max_prompt=999, completion_length=60, **settings))  # type: ignore[arg-type]
+    said = ["<answer>4<|eot_id|>2</answer>", "<answer>42</answer><|eot_id|>", r"<|endoftext|>\boxed{42}"]
+    said += ["<|startoftext|><answer>42</answer>", "<answer>4<|start_header_id|>2</answer>"]
+    rows = [[*task.tokenizer.encode(text), *[task.tokenizer.eos_id] * 60][:60] for text in said]
+    problems = replace(task.example()[:1].repeat_interleave(5), rows=({"question": "?", "answer": "42"},) * 5)
+    completion = torch.tensor(rows)
+    parser = task.config.parser
+    scored = [grade("gsm8k", parser, task.tokenizer.decode(ids, keep_special=True), "42").solved for ids in rows]
+    assert task.solved(problems, completion).tolist() == scored
+    assert scored == {"d1": [False, True, True, True, False]}.get(read, [False, True, False, True, False])
+    full = {"released rewards": [True, True, False, True, True]}.get(read, [False, True, False, True, False])
+    assert (task.reward(problems, completion) >= 2).tolist() == full
+    assert task.texts(completion) == ["<answer>4", "<answer>42</answer>", "", "<answer>42</answer>", said[4]]
+    own = {f.__name__: f(prompts=[""] * 5, completions=said, answer=["42"] * 5) for f in task.subject.rewards}
+    correct = next(scores for name, scores in own.items() if "correctness" in name)
+    assert [score == 2.0 for score in correct] == full

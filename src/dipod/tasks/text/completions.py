@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from dipod.errors import UserError, require
-from dipod.tasks.text.tags import without_special
+from dipod.tasks.text.tags import spoken
 
 
 class RewardFunction(Protocol):
@@ -19,14 +19,17 @@ class RewardFunction(Protocol):
         ...
 
 
-def per_completion(*names: str) -> Callable[[Callable[..., float]], RewardFunction]:
+def per_completion(
+    *names: str, read: Callable[[str], str] = spoken
+) -> Callable[[Callable[..., float]], RewardFunction]:
     """Make ``score(text, value of the first column, ...)`` a reward function.
 
     The reward is None where one of the columns is None, as in a mixture of tasks. Completions are strings or
-    conversations, of which the last message counts; special tokens are removed, as they are when a trainer decodes.
+    conversations, of which the last message counts.
 
     Args:
         names: the columns that ``score`` reads.
+        read: what is read of a completion.
 
     Raises:
         UserError: (the reward function) a column is missing or has another length than the completions.
@@ -36,7 +39,7 @@ def per_completion(*names: str) -> Callable[[Callable[..., float]], RewardFuncti
         def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
             del prompts
             values = [_column(columns, name, len(completions)) for name in names]
-            rows = zip(map(_text, completions), *values, strict=True)
+            rows = zip((read(_text(completion)) for completion in completions), *values, strict=True)
             return [None if any(value is None for value in row) else float(score(*row)) for row in rows]
 
         reward.__name__ = reward.__qualname__ = score.__name__
@@ -62,4 +65,4 @@ def _text(completion: Any) -> str:
     if not isinstance(content, str):
         mend = 'give strings or conversations of {"role": .., "content": text}'
         raise UserError("completions", type(completion).__name__, mend)
-    return without_special(content)
+    return content

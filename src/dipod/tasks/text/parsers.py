@@ -19,7 +19,7 @@ from dipod.tasks.text.arithmetic import reaches, read_number, uses_numbers
 from dipod.tasks.text.mathematics import closing_brace, is_equivalent
 from dipod.tasks.text.references import Board, Countdown
 from dipod.tasks.text.rows import require_task
-from dipod.tasks.text.tags import last_answer, until_end
+from dipod.tasks.text.tags import last_answer, spoken
 
 _FORMULAS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _BOXES = ("\\boxed", "\\fbox")
@@ -45,7 +45,7 @@ def strict_answer(text: str) -> str | None:
 
     A box is taken off only where it is the whole content.
     """
-    content = last_answer(until_end(text))
+    content = last_answer(spoken(text))
     if content is None:
         return None
     for start, end in _FORMULAS:
@@ -142,4 +142,6 @@ PARSERS: Mapping[str, Mapping[str, Parser]] = {
     },
     "sudoku": {"d1": _RELEASED_SUDOKU, "spg": _RELEASED_SUDOKU, "strict": Parser(strict_board, _same_board)},
 }
+PUBLISHED_NAMES = ("d1", "spg")
+"""Of parsers that are as published."""
 PARSER_NAMES: tuple[str, ...] = tuple(PARSERS["gsm8k"])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 
 from dipod.tasks.text.completions import per_completion
 from dipod.tasks.text.mathematics import is_equivalent
 from dipod.tasks.text.published_parsers import reaches_target, unboxed
-from dipod.tasks.text.tags import OPEN, after_last_tag, tagged
+from dipod.tasks.text.tags import OPEN, after_last_tag, tagged, without_special
 
 XML_TAGS = ("<reasoning>\n", "\n</reasoning>\n", "\n<answer>\n", "\n</answer>")
 
@@ -20,12 +21,16 @@ _SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
 _STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 
 
+_released = partial(per_completion, read=without_special)
+"""Trainers decoded without special tokens, and read on behind the end of a turn."""
+
+
 def count_tags(text: str) -> float:
     """An eighth for each of `XML_TAGS` that occurs exactly once."""
     return sum(0.125 for tag in XML_TAGS if text.count(tag) == 1)
 
 
-@per_completion()
+@_released()
 def released_xml_count(text: str) -> float:
     r"""An eighth a tag, less 0.001 a character after the answer.
 
@@ -35,13 +40,13 @@ def released_xml_count(text: str) -> float:
     return _charged(text, "\n</answer>\n")
 
 
-@per_completion()
+@_released()
 def released_spg_xml_count(text: str) -> float:
     """As `released_xml_count`, with another defect in its place: the first charge includes the answer itself."""
     return _charged(text, "\n<answer>\n")
 
 
-@per_completion()
+@_released()
 def released_soft_format(text: str) -> float:
     """0.5 if the text begins with reasoning and answer tags in order.
 
@@ -50,7 +55,7 @@ def released_soft_format(text: str) -> float:
     return 0.5 if _SOFT.match(text) else 0.0
 
 
-@per_completion()
+@_released()
 def released_strict_format(text: str) -> float:
     """0.5 if every tag is on a line of its own and nothing else is there.
 
@@ -59,7 +64,7 @@ def released_strict_format(text: str) -> float:
     return 0.5 if _STRICT.match(text) else 0.0
 
 
-@per_completion()
+@_released()
 def released_integer(text: str) -> float:
     """0.5 if the answer consists of digits.
 
@@ -69,7 +74,7 @@ def released_integer(text: str) -> float:
     return 0.5 if after_last_tag(text).isdigit() else 0.0
 
 
-@per_completion("answer")
+@_released("answer")
 def released_gsm8k_correctness(text: str, answer: str) -> float:
     """2 if the answer is the reference, letter by letter.
 
@@ -78,7 +83,7 @@ def released_gsm8k_correctness(text: str, answer: str) -> float:
     return 2.0 if after_last_tag(text) == answer else 0.0
 
 
-@per_completion("answer")
+@_released("answer")
 def released_math_correctness(text: str, answer: str) -> float:
     r"""2 if the last ``\boxed`` is equivalent to that of the reference.
 
@@ -89,7 +94,7 @@ def released_math_correctness(text: str, answer: str) -> float:
     return 2.0 if is_equivalent(found, answer if reference is None else reference, as_released=True) else 0.0
 
 
-@per_completion()
+@_released()
 def released_boxed_and_answer_tags(text: str) -> float:
     r"""0.75 with an opening answer tag, 0.25 without.
 
@@ -101,7 +106,7 @@ def released_boxed_and_answer_tags(text: str) -> float:
     return (bool(tag) + (1.0 if "\boxed" in looked_at else 0.5)) / 2
 
 
-@per_completion("numbers", "target")
+@_released("numbers", "target")
 def released_countdown(text: str, numbers: Sequence[int], target: float) -> float:
     """1 if the last answer reaches the target with the given numbers, 0.1 for any other tagged content, else 0.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dipod.policies.plain_tokenizers import END_TOKENS
+
 OPEN, CLOSE = "<answer>", "</answer>"
 
-END_TOKENS = ("<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<|end_of_text|>")
-"""What ends a generation: LLaDA's end of text and end of turn, Dream's end of turn, Llama's end of text."""
-
 _SPECIAL = re.compile(r"<\|\w+\|>")
+_LEADING = re.compile(r"\A(?:<\|\w+\|>)+")
 
 
 def until_end(text: str) -> str:
@@ -21,6 +21,14 @@ def until_end(text: str) -> str:
 def without_special(text: str) -> str:
     """The text without any token written ``<|name|>``, as a tokenizer decodes it with ``skip_special_tokens``."""
     return _SPECIAL.sub("", text)
+
+
+def spoken(text: str) -> str:
+    """What a generation says to rewards, evaluations and `dipod score`: the text between its first and its end token.
+
+    A special token elsewhere stays: an answer with one inside is not that answer.
+    """
+    return _LEADING.sub("", until_end(text))
 
 
 def tagged(text: str) -> Iterator[str]:

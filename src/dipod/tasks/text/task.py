@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,11 @@ from dipod.policies.tokenizers import ByteTokenizer, Tokenizer, WordTokenizer, l
 from dipod.policies.tokens import Tokens
 from dipod.tasks.protocol import Split, Vocabulary
 from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.parsers import PUBLISHED_NAMES
+from dipod.tasks.text.rewards import REWARDS
 from dipod.tasks.text.rows import Row
 from dipod.tasks.text.subject import Subject, build_subject, total_reward
+from dipod.tasks.text.tags import spoken
 
 EXAMPLES: dict[str, Row] = {
     "gsm8k": {
@@ -193,17 +196,29 @@ class TextTask:
         return Tokens.full(completion), counted
 
     def texts(self, completion: Tensor) -> list[str]:
-        """Completions as text up to their first end token, without special tokens."""
-        return [self.tokenizer.decode(_until(ids, self.eos_id)) for ids in completion.tolist()]
+        """Completions as text up to their first end of text or of a turn; special tokens before it stay as they are."""
+        ends = self.tokenizer.end_ids
+        return [spoken(self.tokenizer.decode(_until(ids, ends), keep_special=True)) for ids in completion.tolist()]
 
     def reward(self, problems: Questions, completion: Tensor) -> Tensor:
-        """The sum of the reward functions on the completions' text, [B]."""
-        prompts = [self.tokenizer.decode(prompt) for prompt in problems.prompts]
-        return torch.tensor(total_reward(self.subject.rewards, prompts, self.texts(completion), problems.rows))
+        """The sum of the reward functions on the completions' text, [B].
+
+        The released code read on behind the end of a turn, up to the end of the text, and so do its rewards.
+        """
+        prompts, texts = [self.tokenizer.decode(prompt) for prompt in problems.prompts], self.texts(completion)
+        if self.config.name in REWARDS and self.config.rewards.startswith("released"):
+            texts = [self.tokenizer.decode(_until(ids, {self.tokenizer.eos_id})) for ids in completion.tolist()]
+        return torch.tensor(total_reward(self.subject.rewards, prompts, texts, problems.rows))
 
     def solved(self, problems: Questions, completion: Tensor) -> Tensor:
-        """[B] bool: the answer is right as a whole, by the parser of the settings."""
-        pairs = zip(self.texts(completion), problems.rows, strict=True)
+        """[B] bool: the answer is right as a whole, by the parser of the settings.
+
+        The published parsers get the whole canvas with its special tokens, as the published evaluations gave it.
+        """
+        texts = self.texts(completion)
+        if self.config.name in REWARDS and self.config.parser in PUBLISHED_NAMES:
+            texts = [self.tokenizer.decode(ids, keep_special=True) for ids in completion.tolist()]
+        pairs = zip(texts, problems.rows, strict=True)
         return torch.tensor([self.subject.grade(text, row).solved for text, row in pairs])
 
     def show(self, problems: Questions, completion: Tensor) -> list[dict[str, Any]]:
@@ -246,8 +261,8 @@ def short_question(row: Row) -> str:
     raise UserError("task.style", "short", "countdown and sudoku have a short form; use chat")
 
 
-def _until(ids: Sequence[int], end: int | None) -> Sequence[int]:
-    return ids[: ids.index(end)] if end in ids else ids
+def _until(ids: Sequence[int], ends: Collection[int]) -> Sequence[int]:
+    return ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))]
 
 
 def build_text_task(config: TextConfig, model: str = "", revision: str = "") -> TextTask:
