@@ -15,7 +15,7 @@ import torch
 from dipod import runs
 from dipod.checkpoints import latest_checkpoint
 from dipod.config import RunConfig
-from dipod.errors import UserError
+from dipod.errors import RewardFailed, UserError
 from dipod.loop import Metrics
 from dipod.parallel import Processes, start
 from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay
@@ -219,6 +219,24 @@ class Sharded(Processes):
     """One process that says its parameters are not whole."""
 
     sharded = True
+
+
+class Partner(Processes):
+    """One of two processes; on the other one a reward function has failed."""
+
+    @property
+    def count(self) -> int:
+        return 2
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        return value.double() + 1
+
+
+def test_a_reward_that_fails_on_one_process_stops_all() -> None:
+    alone = start()
+    assert alone.together(lambda: 3) == 3
+    with pytest.raises(RewardFailed, match="stopped with another one, which says why"):
+        Partner(alone.accelerator).together(lambda: 3)
 
 
 def test_the_cosine_is_left_out_where_no_process_has_the_whole_gradient() -> None:

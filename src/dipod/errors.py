@@ -26,6 +26,10 @@ class UserError(ValueError):
         return UserError, (self.field, self.value, self.mend)
 
 
+class RewardFailed(UserError):  # noqa: N818 - it says what happened
+    """A reward function that cannot be used as it is; a run that meets it keeps the state from before the step."""
+
+
 def require(condition: bool, field: str, value: object, mend: str) -> None:
     """Raise `UserError` unless ``condition`` holds."""
     if not condition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ def evaluate(
         noise = Noise.keyed(seed, "evaluation", name, examples=index.tolist(), device=device)
         ids = policy.sample(observation.to(device), blank.to(device), how, noise, task.eos_id).ids.cpu()
         actions[name] = task.complete(here, ids)
-        values[f"reward_{name}"] = task.reward(here, ids)
+        values[f"reward_{name}"] = processes.together(partial(task.reward, here, ids))
         values[f"solved_{name}"] = task.solved(here, ids).float()
         for i, row in enumerate(task.show(here[:show], ids[:show])):
             if len(shown) <= i:

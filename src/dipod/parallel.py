@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dipod import sharding
-from dipod.errors import UserError, require
+from dipod.errors import RewardFailed, UserError, require
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -183,6 +183,22 @@ class Processes:
     def end_tracking(self) -> None:
         """Close the tracker."""
         self.accelerator.end_training()
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives on this process; where it fails on one, it does on all, so that none waits for another.
+
+        Raises:
+            RewardFailed: on this process, or on another one.
+        """
+        result, failure = None, None
+        try:
+            result = work()
+        except RewardFailed as error:
+            failure = error
+        failed = failure is not None if self.count == 1 else float(self.total(torch.tensor(float(bool(failure))))) > 0
+        if failed:
+            raise failure or RewardFailed("process", self.rank, "stopped with another one, which says why")
+        return cast(T, result)
 
     def wait(self) -> None:
         """Until all processes are here."""

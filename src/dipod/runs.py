@@ -20,7 +20,7 @@ from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.control.trainer import ControlTrainer
 from dipod.drift.monitor import Watch
-from dipod.errors import UserError
+from dipod.errors import RewardFailed, UserError
 from dipod.files import make_folder, write_json, write_text
 from dipod.loop import Metrics
 from dipod.parallel import Processes, start
@@ -33,6 +33,7 @@ from dipod.recipes import (
     build_trainer,
     check,
     read_run_config,
+    settle,
     to_yaml,
 )
 from dipod.tasks import Task
@@ -81,7 +82,7 @@ def create(folder: Path, config: AnyConfig) -> None:
             "out", str(folder), f"it holds a run already; choose another or `dipod train --resume {folder}`"
         )
     make_folder(folder)
-    write_text(folder / CONFIG, to_yaml(config))
+    write_text(folder / CONFIG, to_yaml(settle(config)))
 
 
 def read_config(folder: Path) -> AnyConfig:
@@ -218,7 +219,7 @@ def improve(session: Session, trainer: Trainer | ControlTrainer) -> None:
             write_text(folder / name, "".join(json.dumps(row) + "\n" for row in kept))
     processes.wait()
     processes.begin_tracking(config.logging.project, config)
-    for metrics in trainer.run():
+    for metrics in _kept_if_rewards_fail(trainer, folder):
         if processes.main:
             _append(folder / METRICS, metrics)
             if state.evaluated == state.step and trainer.shown:
@@ -232,6 +233,29 @@ def improve(session: Session, trainer: Trainer | ControlTrainer) -> None:
         if stopping and state.step < config.trainer.steps:
             raise Interrupted
     processes.end_tracking()
+
+
+def _kept_if_rewards_fail(trainer: Trainer | ControlTrainer, folder: Path) -> Iterator[Metrics]:
+    """What the loop yields; where a reward function fails, the state from before the step is saved first."""
+    try:
+        yield from trainer.run()
+    except RewardFailed as error:
+        if not (isinstance(trainer, Trainer) and trainer.intact):
+            raise
+        save(folder / CHECKPOINTS / f"step-{trainer.state.step}", trainer)
+        mend = f"{error.mend}; step {trainer.state.step} is saved, go on with `dipod train --resume {folder}`"
+        raise RewardFailed(error.field, error.value, mend) from error
+
+
+def discard_start(folder: Path) -> None:
+    """Remove a run folder that `create` made and in which nothing was reached, so that it is free again."""
+    if (folder / BASE).exists() or any((folder / CHECKPOINTS).glob("*")):
+        return
+    for name in (CONFIG, METRICS, COMPLETIONS, "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for path in (folder / CHECKPOINTS, folder):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def save(folder: Path, trainer: Trainer | ControlTrainer) -> None:

@@ -53,7 +53,11 @@ def frozen(policy: MaskedPolicy) -> Reference:
 
 
 class Trainer(Loop[TrainerConfig]):
-    """The loop. Everything it needs is passed in as a value; `state` is what a checkpoint holds."""
+    """The loop. Everything it needs is passed in as a value; `state` is what a checkpoint holds.
+
+    Attributes:
+        intact: the parameters are those of `state.step`, after whose metrics nothing has been changed yet.
+    """
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Trainer(Loop[TrainerConfig]):
         self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None
         self.state, self.spent = TrainState(), Spent()
         self.shown: list[dict[str, Any]] = []
+        self.intact = False
 
     @property
     def network(self) -> nn.Module:
@@ -124,14 +129,18 @@ class Trainer(Loop[TrainerConfig]):
         """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""
         state, rows = self.state, self._rows(self.config.inner_updates)
         metrics: Metrics = {}
+        self.intact = True
         stage = self.tightening.distillation_before(state.step, state.gap)
         if stage is not None:
-            history = self.distil(self.collect("distillation"), stage)
+            rollouts = self.collect("distillation")
+            self.intact = False
+            history = self.distil(rollouts, stage)
             metrics |= {"distillation_steps": len(history), "distillation_gain": history[-1] - history[0]}
             rows += self._rows(gradients=len(history))
         started = time.perf_counter()
         rollouts = self.collect("rollout")
         metrics["seconds_rollout"] = time.perf_counter() - started
+        self.intact = False
         reward = self.processes.gather(rollouts.reward)
         metrics |= {"reward": float(reward.double().mean()), "reward_std": float(reward.double().std())}
         groups = reward.view(-1, self.config.group_size)
@@ -175,7 +184,7 @@ class Trainer(Loop[TrainerConfig]):
         sample = self.policy.sample(observation, blank, self.settings.sampler, noise, self.task.eos_id)
         ids = sample.ids.cpu()
         action, counted = self.task.complete(mine, ids)
-        own = self.task.reward(mine, ids)
+        own = self.processes.together(partial(self.task.reward, mine, ids))
         reward = self.processes.gather(own)
         advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
         if config.scale_advantages and self.algorithm.scaled:

@@ -29,7 +29,7 @@ from dipod.cli import (
 from dipod.errors import UserError
 from dipod.parallel import first, leave
 from dipod.runs import Interrupted
-from dipod.tasks.text.task import OverlongPrompts
+from dipod.tasks.text.rows import DataNote
 
 WIDTH = 110
 
@@ -134,7 +134,7 @@ def _notes() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not issubclass(category, OverlongPrompts):
+        if not issubclass(category, DataNote):
             usual(message, category, filename, lineno, file, line)
         elif first() and str(message) not in said:
             said.add(str(message))

@@ -59,6 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
             runs.train(folder, Live(folder, display) if first() else display)
         except Interrupted:
             raise Interrupted(f"saved; go on with `dipod train --resume {folder}`") from None
+        except Exception:
+            if not arguments.resume and first():
+                runs.discard_start(folder)
+            raise
     if not first():
         return
     report = write_report([folder], folder)

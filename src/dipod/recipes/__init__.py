@@ -1,6 +1,14 @@
 """Recipes: named settings in YAML, overlaid by what the user gives."""
 
-from dipod.recipes.build import build_policy, build_pretrainer, build_task, build_trainer, check, parse_algorithm
+from dipod.recipes.build import (
+    build_policy,
+    build_pretrainer,
+    build_task,
+    build_trainer,
+    check,
+    parse_algorithm,
+    settle,
+)
 from dipod.recipes.settings import (
     AnyConfig,
     control,
@@ -29,6 +37,7 @@ __all__ = [
     "overlay",
     "parse_algorithm",
     "read_run_config",
+    "settle",
     "summary",
     "to_yaml",
 ]

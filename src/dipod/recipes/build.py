@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -24,6 +25,7 @@ from dipod.pretrain import Pretrainer, Prior
 from dipod.recipes.settings import AnyConfig
 from dipod.tasks import Task
 from dipod.tasks.sudoku import SudokuConfig, SudokuTask
+from dipod.tasks.text.functions import absolute
 from dipod.tasks.text.task import TextTask, build_text_task
 from dipod.tightening import Distillation, Tightening, parse_tightening
 from dipod.trainer import Trainer
@@ -65,11 +67,19 @@ def check(config: AnyConfig) -> None:
     config.sampler.blocks_of(task.completion_length)
     if isinstance(task, TextTask):
         for split in ("train", "test") if config.trainer.evaluate_problems else ("train",):
-            task.subject.rows(split)
+            task.rows(split)
     if config.model.path:
         check_model(config.model)
     else:
         build_policy(config, task)
+
+
+def settle(config: AnyConfig) -> AnyConfig:
+    """The settings as a run folder keeps them: what depends on where the command was typed is spelled out."""
+    if isinstance(config, ControlConfig) or isinstance(config.task, SudokuConfig):
+        return config
+    rewards = ", ".join(absolute(name.strip()) for name in config.task.rewards.split(",") if name.strip())
+    return replace(config, task=replace(config.task, rewards=rewards))
 
 
 def check_model(config: ModelConfig) -> None:

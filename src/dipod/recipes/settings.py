@@ -18,11 +18,14 @@ from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.tasks.configs import ControlTaskConfig, task_config
 from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.rows import TASKS
 
 FOLDER = Path(__file__).parent
 PRESETS = FOLDER / "presets" / "released.yaml"
 CONTROL_PRESETS = FOLDER / "presets" / "released_control.yaml"
 INHERITS = "inherits"
+REWARDS_OF_PRESETS = ("paper", "released", "released_spg")
+"""What a preset may replace by its own variant."""
 
 
 AnyConfig = RunConfig | ControlConfig
@@ -157,6 +160,8 @@ def overlay(config: AnyConfig, settings: Mapping[str, Any]) -> AnyConfig:
     algorithm, preset = (_given(resolved, name, tree[name]) for name in ("algorithm", "preset"))
     if (algorithm, preset) != (config.algorithm, config.preset):
         brought = preset_settings(algorithm, preset, task)
+        if task not in TASKS or tree["task"].get("rewards") not in REWARDS_OF_PRESETS:  # the user's own stay
+            brought.pop("task.rewards", None)
         resolved = {**{_find(name, known): value for name, value in brought.items()}, **resolved}
     for field, value in resolved.items():
         *group, leaf = field.path.split(".")

@@ -35,7 +35,7 @@ def _of_texts(task: Task, problems: Problems) -> Tensor | None:
     if not isinstance(task, TextTask) or not isinstance(problems, Questions):
         return None
     imitate = build_subject(replace(task.config, solution_share=1.0)).imitate
-    if imitate is None or not all("solution" in row for row in problems.rows):
+    if imitate is None or any(row.get("solution") is None for row in problems.rows):
         return None
     length, end = task.completion_length, task.tokenizer.eos_id
     texts = [imitate(row, keyed_generator("solution")) for row in problems.rows]

@@ -140,7 +140,9 @@ def test_the_example_of_every_subject_is_solved_by_its_own_answer(name: Any, tmp
     assert answer == EXAMPLES_WORKED_OUT.get(name, answer)
     said = rf"\boxed{{{answer}}}" if name == "math" else answer
     text = f"<reasoning>\nSo it is.\n</reasoning>\n<answer>\n{said}\n</answer>\n"
-    assert task.subject.grade(text, row).solved
+    grade = task.subject.grade(text, row)
+    assert grade is not None
+    assert grade.solved
     highest = {"gsm8k": 4.0, "math": 3.0}.get(name, 1.0)
     assert total_reward(task.subject.rewards, [""], [text], [row]) == [highest]
     if name == "sudoku":
@@ -204,8 +206,6 @@ class Reward:
 def test_rewards_add_up_and_none_adds_nothing() -> None:
     functions: list[Any] = [Reward([1.0, None]), Reward([0.5, 0.25])]
     assert total_reward(functions, ["p", "p"], ["a", "b"], [{}, {}]) == [1.5, 0.25]
-    functions = [Reward([np.float32(0.5), np.int64(2)])]
-    assert total_reward(functions, ["p", "p"], ["a", "b"], [{}, {}]) == [0.5, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,6 @@ def test_rewards_add_up_and_none_adds_nothing() -> None:
         ([1.0], "return a list with one reward for each of the 2 completions"),
         ([1.0, float("nan")], "return a finite number or None for completion 'b'"),
         ([1.0, "high"], "return a finite number or None"),
-        ([1.0, True], "return a finite number or None"),
         ([1.0, 10**400], "return a finite number or None"),
         ([1.0, np.float32("inf")], "return a finite number or None"),
         (3.0, "return a list"),

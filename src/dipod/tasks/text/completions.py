@@ -44,9 +44,21 @@ def per_completion(
 
         reward.__name__ = reward.__qualname__ = score.__name__
         reward.__doc__ = score.__doc__
+        reward.__dict__["__columns__"] = names
         return reward
 
     return decorate
+
+
+def is_ours(function: RewardFunction) -> bool:
+    """Whether a reward function was made by `per_completion`."""
+    return hasattr(function, "__columns__")
+
+
+def columns_read(function: RewardFunction) -> tuple[str, ...]:
+    """The columns that a function made by `per_completion` reads; none of any other."""
+    names: tuple[str, ...] = getattr(function, "__columns__", ())
+    return names
 
 
 def _column(columns: dict[str, Any], name: str, length: int) -> Sequence[Any]:

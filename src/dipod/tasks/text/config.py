@@ -24,8 +24,12 @@ class TextConfig:
         shots: worked examples before the question (sudoku: up to 3).
         prefill: text that an answer begins with in training; it belongs to the prompt.
         eval_prefill: likewise in evaluations ("<reasoning>" in the published ones).
-        rewards: "paper", or "released" for what the published code measures; a custom task names functions separated
-            by commas.
+        rewards: "paper", or "released" for what the published code measures; functions by name, or by place as
+            file.py:function or module:function. Several are separated by commas and added up.
+        reward_weights: one number for each name in ``rewards``, separated by commas; empty for 1 each.
+        completions: what reward functions are given: "text"; "messages", [{"role": .., "content": ..}]; or "auto",
+            messages for problems that come as such.
+        solved_at: the reward from which a problem without a right answer counts as solved (custom tasks).
         parser: how evaluations read an answer: "strict", or "d1" or "spg" as these systems do.
         max_prompt: longest prompt in tokens.
         overlong: what happens to a longer one: "error", "drop" its problem, or "truncate-left" (keeps the end).
@@ -51,6 +55,9 @@ class TextConfig:
     prefill: str = ""
     eval_prefill: str = ""
     rewards: str = "paper"
+    reward_weights: str = ""
+    completions: Literal["auto", "text", "messages"] = "auto"
+    solved_at: float = 1.0
     parser: Literal["strict", "d1", "spg"] = "strict"
     max_prompt: int = 200
     overlong: Literal["error", "drop", "truncate-left"] = "error"

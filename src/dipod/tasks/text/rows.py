@@ -16,6 +16,10 @@ gsm8k and math: ``answer``; countdown: ``numbers``, ``target``; sudoku: ``puzzle
 """
 
 
+class DataNote(UserWarning):
+    """Something about the problems that a user should know; the command line prints it as a line."""
+
+
 def require_task(task: str) -> None:
     """Raise `UserError` unless ``task`` is one of the four."""
     require(task in TASKS, "task", task, f"choose one of {', '.join(TASKS)}")

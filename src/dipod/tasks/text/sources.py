@@ -71,21 +71,26 @@ def load_rows(task: str, split: Split, source: str = "", *, numbers: int = 3, he
     return _set_aside(rows, held_back, name)
 
 
-def read_rows(source: str, columns: Sequence[str], split: Split = "train") -> list[Row]:
+def read_rows(
+    source: str, columns: Sequence[str], split: Split = "train", check: Callable[[str, Row], None] | None = None
+) -> list[Row]:
     """The rows of a .jsonl or .csv file or a dataset on the hub as they are, for tasks of one's own.
 
     Args:
         source: the file or the dataset.
         columns: those that every row has to have.
         split: of a dataset on the hub.
+        check: called with the place of every row (file and line) and the row.
 
     Raises:
-        UserError: a source that cannot be read or is empty, or a column that is missing or null.
+        UserError: a source that cannot be read or is empty, a column that is missing or null, or what ``check`` raises.
     """
     rows = []
     for where, record in _records(source, split):
         for column in columns:
             _value(where, record, column)
+        if check is not None:
+            check(where, record)
         rows.append(record)
     require(len(rows) > 0, "source", source, "it holds no row")
     return rows

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import torch
 
 from dipod.errors import UserError, require
 from dipod.tasks.protocol import Split
-from dipod.tasks.text.completions import RewardFunction
+from dipod.tasks.text.calling import parse_weights, total_reward
+from dipod.tasks.text.completions import RewardFunction, columns_read, is_ours
 from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.functions import is_reference, load_function
 from dipod.tasks.text.generators import countdown_rows, random_expression, sudoku_rows
 from dipod.tasks.text.grading import Grade, grade
 from dipod.tasks.text.prompts import messages
+from dipod.tasks.text.references import read_reference
 from dipod.tasks.text.rewards import REWARDS, exact_answer, format_tags, numeric_answer
-from dipod.tasks.text.rows import TASKS, Row
+from dipod.tasks.text.rows import TASKS, Row, short
 from dipod.tasks.text.sources import PUBLISHED, load_rows, read_rows
 
+__all__ = ["Subject", "build_subject", "reference_of", "total_reward"]
+
 GENERATE = "generate"
+GENERIC: Mapping[str, RewardFunction] = {f.__name__: f for f in (exact_answer, numeric_answer, format_tags)}
+"""Rewards for tasks of one's own; those of the other tasks can be named as well."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,12 @@ class Subject:
         rows: ``rows(split)``: problems with ``question`` and whatever the rewards read; or None where they are made.
         make: ``make(count, split, generator)``: new problems, where ``rows`` gives none.
         messages: a problem as a conversation, for a split.
-        rewards: TRL-style functions; their sum is the reward.
-        grade: whether a text answers a problem.
+        rewards: TRL-style functions; their weighted sum is the reward.
+        weights: of the functions, one for each; none for 1 each.
+        grade: whether a text answers a problem; None where the problem has no right answer.
         reference: the right answer of a problem, for people.
         imitate: a text that pre-training of a small model imitates; None where there is none.
+        solved_at: the reward from which a problem without a right answer (``grade`` gives None) counts as solved.
     """
 
     name: str
@@ -46,9 +53,11 @@ class Subject:
     make: Callable[[int, Split, torch.Generator], Sequence[Row]] | None
     messages: Callable[[Row, Split], Sequence[Mapping[str, str]]]
     rewards: Sequence[RewardFunction]
-    grade: Callable[[str, Row], Grade]
+    grade: Callable[[str, Row], Grade | None]
     reference: Callable[[Row], Any]
     imitate: Callable[[Row, torch.Generator], str] | None = None
+    weights: Sequence[float] = ()
+    solved_at: float = 1.0
 
 
 def build_subject(config: TextConfig) -> Subject:
@@ -71,9 +80,7 @@ def build_subject(config: TextConfig) -> Subject:
     made = GENERATE in sources.values()
     mend = "problems are made for countdown and sudoku only; give a file or a dataset"
     require(not made or name in makers, "task.train_source", GENERATE, mend)
-    require(
-        config.rewards in REWARDS[name], "task.rewards", config.rewards, f"choose one of {', '.join(REWARDS[name])}"
-    )
+    rewards, weights = chosen_rewards(config)
     return Subject(
         name=name,
         rows=lambda split: (
@@ -81,11 +88,35 @@ def build_subject(config: TextConfig) -> Subject:
         ),
         make=makers.get(name),
         messages=lambda row, split: messages(name, row, "train" if split == "train" else "eval", config.shots),
-        rewards=REWARDS[name][config.rewards],
+        rewards=rewards,
+        weights=weights,
+        solved_at=config.solved_at,
         grade=lambda text, row: grade(name, config.parser, text, reference_of(name, row)),
         reference=partial(reference_of, name),
         imitate=partial(_imitate_countdown, config) if name == "countdown" else None,
     )
+
+
+def chosen_rewards(config: TextConfig) -> tuple[list[RewardFunction], list[float]]:
+    """The reward functions that the settings name, and their weights; a variant's functions share its weight.
+
+    Raises:
+        UserError: one that does not exist or cannot be imported, or weights that are no numbers or not as many.
+    """
+    variants = REWARDS.get(config.name, {})
+    published = (f for by_variant in REWARDS.values() for functions in by_variant.values() for f in functions)
+    known = {**GENERIC, **{f.__name__: f for f in published}}
+    names = [name.strip() for name in config.rewards.split(",") if name.strip()]
+    unknown = [name for name in names if name not in variants and name not in known and not is_reference(name)]
+    listed = ", ".join([*variants, *known])
+    mend = f"choose from {listed}, or name your own as file.py:function"
+    require(bool(names) and not unknown, "task.rewards", config.rewards, mend)
+    functions: list[RewardFunction] = []
+    weights: list[float] = []
+    for name, weight in zip(names, parse_weights(config.reward_weights, names), strict=True):
+        functions += variants.get(name) or (known.get(name) or load_function(name, "task.rewards"),)
+        weights += [weight] * (len(functions) - len(weights))
+    return functions, weights
 
 
 def _usual_source(name: str, split: Split) -> str:
@@ -117,11 +148,8 @@ def _imitate_countdown(config: TextConfig, row: Row, generator: torch.Generator)
 
 
 def _custom(config: TextConfig) -> Subject:
-    """A task of the user's own: a file with ``question`` and ``answer`` (and other columns), rewards by name."""
-    generic = {f.__name__: f for f in (exact_answer, numeric_answer, format_tags)}
-    names = [name.strip() for name in config.rewards.split(",") if name.strip()]
-    unknown = [name for name in names if name not in generic]
-    require(bool(names) and not unknown, "task.rewards", config.rewards, f"choose from {', '.join(generic)}")
+    """A task of the user's own: a file with ``question`` (and ``answer``, and other columns), rewards by name."""
+    rewards, weights = chosen_rewards(config)
     sources = {"train": config.train_source, "test": config.test_source}
     for split, source in sources.items():
         require(bool(source), f"task.{split}_source", source, "name a JSONL or CSV file with question and answer")
@@ -130,54 +158,63 @@ def _custom(config: TextConfig) -> Subject:
         del split
         return [{"role": "user", "content": f"{config.instruction}\n\n{row['question']}".strip()}]
 
-    def judge(text: str, row: Row) -> Grade:
-        score = exact_answer(prompts=[""], completions=[text], answer=[row["answer"]])[0]
-        return Grade(int(bool(score)), 1, bool(score))
+    def read(split: Split) -> Sequence[Row]:
+        return read_rows(sources[split], ("question",), split, partial(_check_references, rewards))
 
     return Subject(
         name="custom",
-        rows=lambda split: read_rows(sources[split], ("question", "answer"), split),
+        rows=read,
         make=None,
         messages=ask,
-        rewards=[generic[name] for name in names],
-        grade=judge,
-        reference=lambda row: row["answer"],
+        rewards=rewards,
+        weights=weights,
+        grade=_judge,
+        reference=lambda row: next((row[key] for key in _REFERENCES if row.get(key) is not None), None),
+        solved_at=config.solved_at,
     )
 
 
-def total_reward(
-    functions: Sequence[RewardFunction], prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Row]
-) -> list[float]:
-    """The sum of several reward functions for each completion; a None adds nothing.
+_REFERENCES = ("answer", "target", "solution")
+"""Columns that hold the right answer of a custom problem."""
 
-    Args:
-        functions: TRL-style, ``f(prompts, completions, **columns) -> list[float | None]``.
-        prompts: texts.
-        completions: texts.
-        rows: the problems, whose columns the functions are given as lists.
+
+def _judge(text: str, row: Row) -> Grade | None:
+    """Whether a text has a custom problem's right answer, which its columns say; None where they say nothing."""
+    if row.get("answer") is not None:
+        solved = bool(exact_answer(prompts=[""], completions=[text], answer=[row["answer"]])[0])
+        return Grade(int(solved), 1, solved)
+    kind = _kind(row)
+    return None if kind is None else grade(kind, "strict", text, reference_of(kind, row))
+
+
+def _kind(row: Row) -> str | None:
+    """The task whose right answer a custom problem's columns hold; None for none."""
+    columns = {"countdown": ("numbers", "target"), "sudoku": ("puzzle", "solution")}
+    return next((name for name, wanted in columns.items() if all(row.get(c) is not None for c in wanted)), None)
+
+
+def _check_references(rewards: Sequence[RewardFunction], where: str, row: Row) -> None:
+    """See that our own reward functions can read what they read of a row, and that one of them applies to it.
 
     Raises:
-        UserError: a function that returns another number of rewards, or something that is not a finite number.
+        UserError: it names the row's file and line.
     """
-    columns = {key: [row.get(key) for row in rows] for key in (rows[0] if rows else {})}
-    totals = [0.0] * len(completions)
-    for function in functions:
-        name = f"reward function {getattr(function, '__name__', type(function).__name__)}"
-        scores = function(prompts=list(prompts), completions=list(completions), **columns)
-        same = isinstance(scores, Sequence) and len(scores) == len(completions)
-        require(same, name, scores, f"return a list with one reward for each of the {len(completions)} completions")
-        for i, score in enumerate(scores):
-            if score is not None and not _finite(score):
-                raise UserError(name, score, f"return a finite number or None for completion {completions[i][:40]!r}")
-            totals[i] += float(score or 0.0)
-    return totals
-
-
-def _finite(score: object) -> bool:
-    """Whether it is a finite number, of Python or NumPy; true and false are none."""
-    if isinstance(score, bool) or not isinstance(score, Real):
-        return False
-    try:
-        return math.isfinite(score)
-    except OverflowError:  # a whole number beyond all floats
-        return False
+    kind, reading = _kind(row), [function for function in rewards if columns_read(function)]
+    if kind is not None:
+        read_reference(kind, reference_of(kind, row), where)
+    applied = False
+    for function in reading:
+        names = columns_read(function)
+        if any(row.get(name) is None for name in names):
+            continue
+        applied = True
+        try:
+            function(prompts=[""], completions=[""], **{name: [row[name]] for name in names})
+        except UserError as error:
+            raise UserError(f"{where}, {error.field}", error.value, f"{error.mend} ({function.__name__})") from error
+        except Exception as error:
+            shown = {name: short(row[name]) for name in names}
+            raise UserError(where, shown, f"{function.__name__} cannot read this ({error})") from error
+    if reading and not applied and all(is_ours(function) for function in rewards):
+        wanted = dict.fromkeys(" and ".join(columns_read(function)) for function in reading)
+        raise UserError(where, short(sorted(row)), f"add the column {' or '.join(wanted)}, which the rewards read")

@@ -15,10 +15,11 @@ from dipod.noise import keyed_generator
 from dipod.policies.tokenizers import ByteTokenizer, Tokenizer, WordTokenizer, load_tokenizer
 from dipod.policies.tokens import Tokens
 from dipod.tasks.protocol import Split, Vocabulary
+from dipod.tasks.text.calling import RESERVED, Prompt, missing
 from dipod.tasks.text.config import TextConfig
 from dipod.tasks.text.parsers import PUBLISHED_NAMES
 from dipod.tasks.text.rewards import REWARDS
-from dipod.tasks.text.rows import Row
+from dipod.tasks.text.rows import DataNote, Row
 from dipod.tasks.text.subject import Subject, build_subject, total_reward
 from dipod.tasks.text.tags import spoken
 
@@ -34,7 +35,7 @@ EXAMPLES: dict[str, Row] = {
 COUNTDOWN_WORDS = ("numbers", "target", "<answer>", "</answer>", "+", "-", "*", "/", "(", ")")
 
 
-class OverlongPrompts(UserWarning):
+class OverlongPrompts(DataNote):
     """Problems are left out, or cut, because their prompts are too long."""
 
 
@@ -76,6 +77,8 @@ class TextTask:
     tokenizer: Tokenizer
     subject: Subject
     notes: dict[Split, str] = field(default_factory=dict, repr=False)
+    _last: tuple[Questions, Tensor, Tensor] | None = field(default=None, repr=False)
+    _rows: dict[Split, list[Row] | None] = field(default_factory=dict, repr=False)
     _kept: dict[Split, Questions | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -123,9 +126,34 @@ class TextTask:
     def _file(self, split: Split) -> Questions | None:
         """The problems of a file or dataset, read once; None where problems are made."""
         if split not in self._kept:
-            rows = self.subject.rows(split)
+            rows = self.rows(split)
             self._kept[split] = None if rows is None else self._ask(rows, split)
         return self._kept[split]
+
+    def rows(self, split: Split) -> list[Row] | None:
+        """The problems of a file or dataset, every one with every column (None where it has none), read once.
+
+        None where problems are made. Columns that rewards want and only the training problems have are there as well.
+
+        Raises:
+            UserError: a source that cannot be read, or no row with a column that a reward function wants.
+        """
+        if split not in self._rows:
+            found = self.subject.rows(split)
+            self._rows[split] = None if found is None else self._completed(found, split)
+        return self._rows[split]
+
+    def _completed(self, rows: Sequence[Row], split: Split) -> list[Row]:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if split == "test" and missing(self.subject.rewards, names) is not None:
+            names = list(dict.fromkeys([*names, *(name for row in (self.rows("train") or [])[:1] for name in row)]))
+        problem = missing(self.subject.rewards, [name for name in names if name not in RESERVED])
+        if problem is not None:
+            raise problem
+        for name in sorted(set(RESERVED).intersection(names)):
+            said = f"reward functions are not given the column {name!r}: they have an argument of that name"
+            warnings.warn(said, DataNote, stacklevel=2)
+        return [{name: row.get(name) for name in names} for row in rows]
 
     def _made(self, count: int, split: Split, generator: torch.Generator) -> Questions:
         if self.subject.make is None:
@@ -201,25 +229,47 @@ class TextTask:
         return [spoken(self.tokenizer.decode(_until(ids, ends), keep_special=True)) for ids in completion.tolist()]
 
     def reward(self, problems: Questions, completion: Tensor) -> Tensor:
-        """The sum of the reward functions on the completions' text, [B].
+        """The weighted sum of the reward functions on the completions' text, [B].
 
         The released code read on behind the end of a turn, up to the end of the text, and so do its rewards.
         """
-        prompts, texts = [self.tokenizer.decode(prompt) for prompt in problems.prompts], self.texts(completion)
+        return self._rewarded(problems, completion).clone()
+
+    def _rewarded(self, problems: Questions, completion: Tensor) -> Tensor:
+        """The same; asked again for the same batch, no function is called again."""
+        if self._last is None or self._last[0] is not problems or self._last[1] is not completion:
+            self._last = (problems, completion, self._called(problems, completion))
+        return self._last[2]
+
+    def _called(self, problems: Questions, completion: Tensor) -> Tensor:
+        prompts = [self._asked(*asked) for asked in zip(problems.prompts, problems.rows, strict=True)]
+        texts, subject, ends = self.texts(completion), self.subject, self.tokenizer.end_ids
         if self.config.name in REWARDS and self.config.rewards.startswith("released"):
-            texts = [self.tokenizer.decode(_until(ids, {self.tokenizer.eos_id})) for ids in completion.tolist()]
-        return torch.tensor(total_reward(self.subject.rewards, prompts, texts, problems.rows))
+            ends = frozenset({self.tokenizer.eos_id})
+            texts = [self.tokenizer.decode(_until(ids, ends)) for ids in completion.tolist()]
+        ids = [row[: len(_until(row, ends)) + 1] for row in completion.tolist()]
+        return torch.tensor(total_reward(subject.rewards, prompts, texts, problems.rows, subject.weights, ids))
+
+    def _asked(self, prompt: Sequence[int], row: Row) -> Prompt:
+        """A prompt as reward functions are given it."""
+        form = self.config.completions
+        if form == "messages" or (form == "auto" and row.get("messages") is not None):
+            return list(self.subject.messages(row, "train"))
+        return self.tokenizer.decode(prompt)
 
     def solved(self, problems: Questions, completion: Tensor) -> Tensor:
         """[B] bool: the answer is right as a whole, by the parser of the settings.
 
-        The published parsers get the whole canvas with its special tokens, as the published evaluations gave it.
+        The published parsers get the whole canvas with its special tokens, as the published evaluations gave it. Where
+        a problem has no right answer, its reward decides.
         """
         texts = self.texts(completion)
         if self.config.name in REWARDS and self.config.parser in PUBLISHED_NAMES:
             texts = [self.tokenizer.decode(ids, keep_special=True) for ids in completion.tolist()]
-        pairs = zip(texts, problems.rows, strict=True)
-        return torch.tensor([self.subject.grade(text, row).solved for text, row in pairs])
+        grades = [self.subject.grade(text, row) for text, row in zip(texts, problems.rows, strict=True)]
+        by_reward = torch.zeros(len(grades)) if None not in grades else self._rewarded(problems, completion)
+        high = (by_reward >= self.subject.solved_at).tolist()
+        return torch.tensor([h if grade is None else grade.solved for grade, h in zip(grades, high, strict=True)])
 
     def show(self, problems: Questions, completion: Tensor) -> list[dict[str, Any]]:
         """Prompts, right answers and completions."""
@@ -254,9 +304,9 @@ def short_question(row: Row) -> str:
     Raises:
         UserError: it is not a Countdown or Sudoku problem.
     """
-    if "numbers" in row:
+    if row.get("numbers") is not None:
         return f"numbers {' '.join(map(str, row['numbers']))} target {row['target']}"
-    if "puzzle" in row:
+    if row.get("puzzle") is not None:
         return str(row["puzzle"])
     raise UserError("task.style", "short", "countdown and sudoku have a short form; use chat")
 
