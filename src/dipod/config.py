@@ -310,7 +310,7 @@ class Settings:
         corruption: masks.
         monitor: of drift.
         adaptive: how the gap is measured where the tightening wants it.
-        usual_beta: the β that the monitor recommends where there is none.
+        usual_beta: β of the run's settings, in force or not.
         completions: problems of an evaluation whose completions are kept.
     """
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dipod.config import TrainerConfig
 from dipod.drift import measure_gap
+from dipod.drift.gap import ENTROPY_KINDS, GapKind
 from dipod.errors import require
 from dipod.loop import Metrics
 from dipod.noise import Noise
@@ -29,7 +30,8 @@ class Evaluation:
 
     Attributes:
         metrics: ``reward_*`` (mean) and ``solved_*`` (share) for sampled and greedy decoding, ``tokens`` (mean length
-            of a sampled action); ``elbo`` and ``gap`` in nats with ``gap_kind``, where measured.
+            of a sampled action); ``elbo`` and ``gap`` in nats with ``gap_kind``, and ``entropy``, the mean -log π of
+            the sampled actions in nats a token, with ``entropy_kind``, where measured.
         shown: a few problems with their sampled and greedy completions, for people.
     """
 
@@ -102,10 +104,10 @@ class Measured:
 
 
 def _gap(policy: MaskedPolicy, on: Measured, config: TrainerConfig, processes: Processes) -> Metrics:
-    """The mean gap over the problems of all processes."""
+    """The mean gap over the problems of all processes, and the entropy that goes with it."""
     longest = on.counted.sum(-1).max() if len(on.index) else torch.tensor(0)
     exact = int(processes.gather_uneven(longest.reshape(1)).max()) <= config.exact_tokens
-    totals = torch.zeros(3, dtype=torch.float64)
+    totals = torch.zeros(4, dtype=torch.float64)
     if len(on.index):
         found = measure_gap(
             policy.score(on.observation, on.action),
@@ -115,9 +117,17 @@ def _gap(policy: MaskedPolicy, on: Measured, config: TrainerConfig, processes: P
             config.gap_paths,
             config.rows_per_pass or ROWS_PER_PASS,
         )
-        totals = torch.tensor([found.gap, found.elbo, 1.0], dtype=torch.float64) * len(on.index)
-    gap, elbo, count = processes.gather_uneven(totals[None]).sum(0).tolist()
-    return {"elbo": elbo / count, "gap": gap / count, "gap_kind": "exact" if exact else "lower_bound"}
+        tokens = float(on.counted.sum(-1).double().mean())
+        totals = torch.tensor([found.gap, found.elbo, tokens, 1.0], dtype=torch.float64) * len(on.index)
+    gap, elbo, tokens, count = processes.gather_uneven(totals[None]).sum(0).tolist()
+    kind: GapKind = "exact" if exact else "lower_bound"
+    return {
+        "elbo": elbo / count,
+        "gap": gap / count,
+        "gap_kind": kind,
+        "entropy": -(elbo + gap) / tokens,
+        "entropy_kind": ENTROPY_KINDS[kind],
+    }
 
 
 def _share(total: int, processes: Processes) -> slice:

@@ -6,12 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from dipod.drift.monitor import Look, MonitorConfig, Spent, Watch, look
+from dipod.drift.monitor import Beta, Look, MonitorConfig, Spent, Watch, look
 from dipod.parallel import Processes
+from dipod.tightening import Tightening
 
 Metrics = dict[str, float | int | str]
 """One line of ``metrics.jsonl``."""
@@ -63,6 +64,7 @@ class Loop(ABC, Generic[Config]):
     config: Config
     state: TrainState
     processes: Processes
+    tightening: Tightening[Any]
     spent: Spent
 
     @abstractmethod
@@ -98,15 +100,16 @@ class Loop(ABC, Generic[Config]):
 
         Args:
             config: when it is due, and its budget.
-            usual_beta: the β that a warning recommends where there is none.
-            measure: the gap, and the alignment where there is one, of this update's rollouts.
+            usual_beta: that of the run's settings, in force or not.
+            measure: takes the look, at this update's rollouts.
         """
         state, processes = self.state, self.processes
 
         def agreed(affordable: bool) -> bool:
             return bool(float(processes.total(torch.tensor(float(processes.main and affordable)))))
 
-        return look(config, state.watch, self.spent, state.step, state.beta or 0.0, usual_beta, measure, agreed)
+        beta = Beta(state.beta or 0.0, usual_beta, self.tightening.settled(state.step))
+        return look(config, state.watch, self.spent, state.step, beta, measure, agreed)
 
     def due(self, every: int, step: int) -> bool:
         """Whether something done every so many steps (0: only at the end) falls on ``step``."""

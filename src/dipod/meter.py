@@ -12,9 +12,10 @@ from torch import Tensor
 from dipod.algorithms import Algorithm
 from dipod.config import TrainerConfig
 from dipod.drift import Alignment, Decoding, Gap, exact_alignment, measure_gap, sampled_alignment
-from dipod.drift.gap import RANDOM_ORDER
-from dipod.drift.monitor import spread
+from dipod.drift.gap import ENTROPY_KINDS, RANDOM_ORDER
+from dipod.drift.monitor import Look, MonitorConfig, spread
 from dipod.likelihood.evidence import Score
+from dipod.loop import Metrics
 from dipod.noise import Noise
 from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
@@ -99,6 +100,21 @@ class Meter:
         errors = [(error / self.processes.count) ** 2 for error in (found.low_error, found.high_error)]
         low_error, high_error = (math.sqrt(value * self.processes.count) for value in self._mean(errors))
         return Gap(gap, found.kind, elbo, low, None if found.high is None else high, low_error, high_error)
+
+    def look(self, rollouts: Rollouts, monitor: MonitorConfig, step: int) -> Look:
+        """What the monitor of drift asks of an update's rollouts: gap, entropy a token, and angle.
+
+        Args:
+            rollouts: this process's.
+            monitor: on how many of them, and how.
+            step: of the training, for the noise.
+        """
+        gap = self.gap(rollouts, monitor.rollouts, monitor.paths, step)
+        few = rollouts[spread(len(rollouts), -(-monitor.rollouts // self.processes.count))]
+        tokens = float(self.processes.gather(few.length).double().mean())
+        more: Metrics = {"monitor_entropy": gap.entropy / tokens, "monitor_entropy_kind": ENTROPY_KINDS[gap.kind]}
+        found = self.alignment(rollouts, monitor.aligned, monitor.paths, step, monitor.sketch)
+        return Look(gap, found, more)
 
     def _mean(self, values: list[float]) -> list[float]:
         """Numbers averaged over processes."""

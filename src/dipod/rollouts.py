@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
+import torch
 from torch import Tensor
 
 from dipod.policies.tokens import Tokens
@@ -49,3 +52,15 @@ class Rollouts:
     def length(self) -> Tensor:
         """Tokens of each action, [B]."""
         return self.counted.sum(-1)
+
+    @property
+    def fingerprint(self) -> Tensor:
+        """[B] int64, equal where all tokens of two actions are."""
+        ids, counted = self.action.ids.cpu(), self.counted.cpu()
+        digests = [blake2b(row[some].numpy().tobytes(), digest_size=8) for row, some in zip(ids, counted, strict=True)]
+        return torch.tensor([int.from_bytes(d.digest(), "big", signed=True) for d in digests], dtype=torch.int64)
+
+
+def unique_share(groups: Sequence[Sequence[Hashable]]) -> float:
+    """How many of a group's actions differ, as a share of its size, mean over groups: from 1/G, all alike, to 1."""
+    return sum(len(set(group)) / len(group) for group in groups) / len(groups)

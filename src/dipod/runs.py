@@ -284,7 +284,7 @@ def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
     state = trainer.state
     state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
     state.gap_before = scalars.get("gap_before")
-    state.evaluated, state.watch = int(scalars["evaluated"]), Watch(**scalars.get("watch", {}))
+    state.evaluated, state.watch = int(scalars["evaluated"]), Watch.of(scalars.get("watch", {}))
 
 
 def _append(path: Path, row: Metrics | dict[str, Any]) -> None:

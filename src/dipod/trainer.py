@@ -32,7 +32,7 @@ from dipod.objectives.baselines import scale_by_std, weigh_negatives
 from dipod.parallel import Processes, start
 from dipod.policies.lora import has_adapters, reference
 from dipod.policies.masked import MaskedPolicy
-from dipod.rollouts import Rollouts
+from dipod.rollouts import Rollouts, unique_share
 from dipod.tasks import Task
 from dipod.tightening import Distillation, Tightening, distil
 from dipod.update import Reference, Updater, estimator_corruption
@@ -145,6 +145,8 @@ class Trainer(Loop[TrainerConfig]):
         metrics |= {"reward": float(reward.double().mean()), "reward_std": float(reward.double().std())}
         groups = reward.view(-1, self.config.group_size)
         metrics["idle_groups"] = float((groups == groups[:, :1]).all(-1).double().mean())
+        prints = self.processes.gather(rollouts.fingerprint).view(-1, self.config.group_size)
+        metrics["unique_share"] = unique_share(prints.tolist())
         if state.step == 0 or self.due(self.config.evaluate_every, state.step + 1):
             paths = self.config.gap_paths
             found = self.meter.alignment(rollouts, self.config.cosine_rollouts, paths, state.step)
@@ -229,7 +231,5 @@ class Trainer(Loop[TrainerConfig]):
         return found.metrics
 
     def _measure(self, rollouts: Rollouts) -> Look:
-        """What the monitor looks at: gap and alignment of this step's rollouts, before the update."""
-        monitor, step = self.settings.monitor, self.state.step
-        gap = self.meter.gap(rollouts, monitor.rollouts, monitor.paths, step)
-        return gap, self.meter.alignment(rollouts, monitor.aligned, monitor.paths, step, monitor.sketch)
+        """What the monitor looks at, before the update."""
+        return self.meter.look(rollouts, self.settings.monitor, self.state.step)

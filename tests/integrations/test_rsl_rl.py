@@ -179,11 +179,11 @@ def test_watching_reports_the_exact_gap_and_changes_nothing(caplog: pytest.LogCa
     found = watched.update()
     assert found["monitor_gap"] == pytest.approx(expected["gap"], rel=1e-5)
     assert -1 <= found["monitor_cosine"] <= 1.5
-    assert watched.watch.lowest == found["monitor_gap"]
+    assert watched.watch.looks[0][1] == found["monitor_gap"]
     unwatched = roll_out(runner(monitor={"every": 0}))
     assert "monitor_gap" not in unwatched.update()
     assert all(torch.equal(a, b) for a, b in zip(watched.learner.parameters, unwatched.learner.parameters, strict=True))
-    watched.watch = Watch(1e-3, 0)
+    watched.watch = Watch(reference=[1e-3, 1e-3, 0, 0, 1])
     roll_out(made).update()
     assert "the gap has grown" in caplog.text
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dipod.control.peers import ALONE, Peers
 from dipod.drift import Gap
+from dipod.drift.gap import ENTROPY_KINDS
 from dipod.likelihood.flow import TimesConfig, draw_noise, flow_evidence
 from dipod.likelihood.flow_exact import EXACT_DIMENSIONS, euler_log_prob, euler_log_prob_estimate
 from dipod.loop import Metrics
@@ -76,9 +77,10 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, 
 
     Returns:
         ``log_prob``, ``elbo``, ``gap`` (means), ``gap_kind`` "exact" or "estimate" and ``gap_error``, the standard
-        error of ``gap``; ``gap_valid``, the share of actions whose numbers can be believed, which the means are over;
-        of a latent-variable policy ``latent_information``, I(z; a|o): the nats that its actions say about their
-        latents.
+        error of ``gap``; ``entropy``, the mean -log π in nats an action (a density's: it may be negative), and
+        ``entropy_kind``, as the gap's; ``gap_valid``, the share of actions whose numbers can be believed, which the
+        means are over; of a latent-variable policy ``latent_information``, I(z; a|o): the nats that its actions say
+        about their latents. Where no log π can be believed, ``elbo`` and ``entropy``, of kind "upper_bound", alone.
     """
     if isinstance(policy, ChainPolicy):
         return {}
@@ -87,7 +89,8 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, 
     if isinstance(policy, GaussianPolicy):
         action, record = policy.act(observation, generator)
         mean = float(policy.evidence(observation, action, record).log_prob.double().mean())
-        return {"log_prob": mean, "elbo": mean, "gap": 0.0, "gap_kind": "exact", "gap_error": 0.0}
+        gap: Metrics = {"gap": 0.0, "gap_kind": "exact", "gap_error": 0.0}
+        return {"log_prob": mean, "elbo": mean, **gap, "entropy": -mean, "entropy_kind": "exact"}
     if isinstance(policy, VaePolicy):
         return _latent_gap(policy, observation, generator, peers)
     assert isinstance(policy, FlowPolicy)
@@ -107,7 +110,8 @@ def measure_gap(policy: Any, observation: Tensor, cutoff: float, seed: int = 0, 
         bound = flow_evidence(velocity, found.action, asked[rows]).elbo(cutoff=cutoff)
         measured.append(torch.stack([found.log_prob, bound.double(), found.valid.double()], -1))
     means = _means(peers.gather_rows(torch.cat(measured), total), d * math.log(scale))
-    return means | ({"gap_kind": "estimate"} if means and d > EXACT_DIMENSIONS else {})
+    estimated = "gap" in means and d > EXACT_DIMENSIONS
+    return means | ({"gap_kind": "estimate", "entropy_kind": "estimate"} if estimated else {})
 
 
 def own_gap(policy: Any, observation: Tensor, cutoff: float, seed: int, peers: Peers = ALONE) -> Gap | None:
@@ -117,6 +121,11 @@ def own_gap(policy: Any, observation: Tensor, cutoff: float, seed: int, peers: P
         return None
     gap, error, exact = float(found["gap"]), float(found["gap_error"]), found["gap_kind"] == "exact"
     return Gap(gap, "exact" if exact else "estimate", float(found["elbo"]), gap, gap, error, error)
+
+
+def entropy_of(gap: Gap) -> Metrics:
+    """What the monitor says of the entropy, in nats an action, beside a gap on the rollouts."""
+    return {"monitor_entropy": gap.entropy, "monitor_entropy_kind": ENTROPY_KINDS[gap.kind]}
 
 
 def _latent_gap(policy: VaePolicy, observation: Tensor, generator: torch.Generator, peers: Peers) -> Metrics:
@@ -130,11 +139,13 @@ def _latent_gap(policy: VaePolicy, observation: Tensor, generator: torch.Generat
     measured = torch.stack([found.log_prob, found.elbo, found.valid.double(), told], -1)
     whole = peers.gather_rows(measured, total)
     means = _means(whole)
-    return means and {**means, "latent_information": float(whole[whole[:, 2] > 0, 3].mean())}
+    if "gap" not in means:
+        return means
+    return {**means, "latent_information": float(whole[whole[:, 2] > 0, 3].mean())}
 
 
 def _means(measured: Tensor, units: float = 0.0) -> Metrics:
-    """Means over the actions that can be believed; nothing where none can.
+    """Means over the actions that can be believed; where none can, the ELBO of all, if it is finite, is what remains.
 
     Args:
         measured: log π, ELBO and whether they can be believed, [B, 3 or more] float64.
@@ -142,9 +153,12 @@ def _means(measured: Tensor, units: float = 0.0) -> Metrics:
     """
     log_prob, elbo = measured[measured[:, 2] > 0, :2].unbind(-1)
     if not len(elbo):
-        return {}
+        bound = float(measured[:, 1].mean()) - units if len(measured) else math.nan
+        return {"elbo": bound, "entropy": -bound, "entropy_kind": "upper_bound"} if math.isfinite(bound) else {}
     gap = log_prob - elbo
     return {
+        "entropy": units - float(log_prob.mean()),
+        "entropy_kind": "exact",
         "log_prob": float(log_prob.mean()) - units,
         "elbo": float(elbo.mean()) - units,
         "gap": float(gap.mean()),

@@ -23,7 +23,7 @@ from dipod.control.algorithms import ControlAlgorithm, ControlObjective
 from dipod.control.alignment import alignment_of
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig, SelfDistillationConfig
 from dipod.control.distillation import self_distil
-from dipod.control.evaluation import evaluate, measure_gap, own_gap
+from dipod.control.evaluation import entropy_of, evaluate, measure_gap, own_gap
 from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector, Trajectories
 from dipod.control.update import Learner
@@ -139,10 +139,12 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         return own_gap(self.policy, observation, self.settings.objective.cutoff, seed, self.peers)
 
     def _measure(self, trajectories: Trajectories) -> Look:
-        """What the monitor looks at: the gap, and the angle of the update."""
+        """What the monitor looks at: gap and entropy, and the angle of the update."""
         monitor = self.settings.monitor
         gap = self._gap(trajectories, monitor.rollouts)
-        return gap, None if gap is None else self.alignment(trajectories, monitor.aligned)
+        if gap is None:
+            return Look(gap)
+        return Look(gap, self.alignment(trajectories, monitor.aligned), entropy_of(gap))
 
     def alignment(self, trajectories: Trajectories, count: int) -> Alignment | None:
         """The angle of the update on ``count`` transitions spread over the rollouts, where there is one process."""

@@ -28,6 +28,9 @@ from dipod.noise import Noise
 
 GapKind = Literal["exact", "bracket", "lower_bound", "estimate"]
 
+ENTROPY_KINDS = {"exact": "exact", "bracket": "bracket", "lower_bound": "upper_bound", "estimate": "estimate"}
+"""What an entropy is where log π = ELBO + gap and the gap is of this kind."""
+
 EUBO_ORDER = 1.5
 
 
@@ -93,6 +96,11 @@ class Gap:
     def error(self) -> float:
         """Standard error of `gap`, at most."""
         return max(self.low_error, self.high_error)
+
+    @property
+    def entropy(self) -> float:
+        """Mean -log π of own actions, in nats an action: as well known as the gap, see `ENTROPY_KINDS`."""
+        return -(self.elbo + self.gap)
 
 
 def gap_lower_bound(log_weights: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +17,21 @@ from dipod.drift.gap import Gap
 from dipod.errors import at_least, require
 
 GROWTH = 3.0
-"""A gap that has grown by this factor since its lowest is worth a warning."""
+"""A gap that is surely more than this many times its reference is worth a warning."""
 NEGLIGIBLE = 0.5
-"""A gap below this many nats is none, whatever it has grown from."""
+"""A gap that is not surely above this many nats is none, whatever it has grown from."""
 SLANT = 45.0
-"""Degrees between update and policy gradient that are worth a warning."""
+"""Degrees to the policy gradient that are worth a warning."""
+INTERVAL = 1.96
+"""Standard errors on either side of a measured number."""
+WINDOW = 3
+"""Looks in a row whose median is a reference: one of them may be far off."""
+ANGLES = 5
+"""Last looks over which an angle is judged: a single one is of a few rollouts."""
+STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}
+"""97.5 % quantiles of Student's t for the mean of so many looks; fewer say nothing about an angle."""
+ESTIMATOR, UPDATE, CHANGE = "estimator", "update", "change"
+"""What the monitor remembers of angles: two cosines, and what β adds to the first to make the second."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,8 @@ class MonitorConfig:
         every: updates between two looks; 0 never looks.
         budget: share of the training time that looking may take; a look that would come too early is left out, and
             with 1 none is.
-        rollouts: of an update's rollouts, how many the gap is measured on.
+        rollouts: of an update's rollouts, how many the gap is measured on; with 1 its error is not known, and nothing
+            is said about growth.
         aligned: of them, how many gradients are compared on; 0 leaves the comparison out. Only a run of one process
             compares, and not under FSDP or DeepSpeed.
         paths: decoding orders per action where completions are too long for exactness.
@@ -51,22 +64,99 @@ class MonitorConfig:
         require(0 < self.budget <= 1, "monitor.budget", self.budget, "give a share of the time, from above 0 to 1")
 
 
-@dataclass
-class Watch:
-    """What the monitor remembers; part of the training state.
+@dataclass(frozen=True)
+class Look:
+    """What the monitor measures at an update, before it is made.
 
     Attributes:
-        lowest: the lowest gap seen, in nats; None before the first.
-        lowest_step: when that was.
+        gap: of some of its rollouts; None where it cannot be had.
+        alignment: of the bare estimator and of the update as made with the policy gradient; None where it was not
+            measured.
+        more: other metrics, by name.
     """
 
-    lowest: float | None = None
-    lowest_step: int = 0
+    gap: Gap | None
+    alignment: Alignment | None = None
+    more: Mapping[str, float | int | str] = field(default_factory=dict)
 
-    def note(self, gap: float, step: int) -> None:
-        """Remember a gap if it is the lowest so far."""
-        if self.lowest is None or gap < self.lowest:
-            self.lowest, self.lowest_step = gap, step
+
+@dataclass(frozen=True)
+class Beta:
+    """What a warning must know of β.
+
+    Attributes:
+        value: in force at this update.
+        usual: that of the run's settings, in force or not.
+        settled: whether it stays as it is: it is not growing yet, does not follow the gap, and no stages tighten
+            instead.
+    """
+
+    value: float
+    usual: float
+    settled: bool = True
+
+
+@dataclass
+class Watch:
+    """What the monitor remembers; part of the training state, so all of it can be written as JSON.
+
+    Attributes:
+        looks: step, gap and its standard error of the last `WINDOW` looks.
+        reference: what a gap is compared with, of the looks in a row whose intervals reach least far up: median gap,
+            median upper end, first and last step, and how many looks; empty before the first.
+        angles: up to `ANGLES` last cosines of "estimator" and "update" and their "change", each with its error.
+    """
+
+    looks: list[list[float]] = field(default_factory=list)
+    reference: list[float] = field(default_factory=list)
+    angles: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(saved: Mapping[str, Any]) -> Watch:
+        """From what a checkpoint holds; those of versions that remembered the least of noisy looks begin anew."""
+        return Watch(**{name: saved[name] for name in ("looks", "reference", "angles") if name in saved})
+
+    def note(self, gap: float, error: float, step: int) -> None:
+        """Take in a look; one without a finite error is not remembered."""
+        if not math.isfinite(gap + error):
+            return
+        self.looks = [*self.looks, [step, gap, error]][-WINDOW:]
+        high = statistics.median(g + INTERVAL * e for _, g, e in self.looks)
+        partial = not self.reference or self.reference[4] < WINDOW  # all looks so far stand in for a row of them
+        if partial or high < self.reference[1]:
+            centre = statistics.median(g for _, g, _ in self.looks)
+            self.reference = [centre, high, self.looks[0][0], self.looks[-1][0], len(self.looks)]
+
+    def turn(self, found: Alignment | None, beta: float) -> None:
+        """Take in the angles of a look, of which those that drowned in noise are not remembered."""
+        alone = _told(found, "cosine", "cosine_error")
+        made = _told(found, "update_cosine", "update_error") if beta else alone
+        for name, one in ((ESTIMATOR, alone), (UPDATE, made)):
+            if one is not None:
+                self._keep(name, *one)
+        if alone is not None and made is not None:
+            self._keep(CHANGE, made[0] - alone[0], math.hypot(alone[1], made[1]))
+
+    def _keep(self, name: str, value: float, error: float) -> None:
+        self.angles[name] = [*self.angles.get(name, []), [value, error]][-ANGLES:]
+
+    def mean(self, name: str) -> tuple[float, float]:
+        """Mean over the last looks and the half width of its interval; NaN and infinity where there are too few."""
+        seen = self.angles.get(name, [])
+        if len(seen) not in STUDENT:
+            return math.nan, math.inf
+        values, errors = zip(*seen, strict=True)
+        scatter = STUDENT[len(seen)] * statistics.stdev(values) / math.sqrt(len(seen))
+        return statistics.fmean(values), max(scatter, INTERVAL * math.hypot(*errors) / len(seen))
+
+
+def _told(found: Alignment | None, name: str, error: str) -> tuple[float, float] | None:
+    """A cosine and its standard error, 0 if that is not known: looks scatter as well; None without a cosine."""
+    value = math.nan if found is None else float(getattr(found, name, math.nan))
+    if math.isnan(value):
+        return None
+    width = float(getattr(found, error, 0.0))
+    return value, width if math.isfinite(width) else 0.0
 
 
 @dataclass
@@ -100,17 +190,12 @@ def spread(total: int, count: int) -> Tensor:
     return torch.arange(count) * total // max(count, 1)
 
 
-Look = tuple[Gap | None, Alignment | None]
-"""What the monitor measures, where it can be had."""
-
-
 def look(
     config: MonitorConfig,
     watch: Watch,
     spent: Spent,
     step: int,
-    beta: float,
-    usual_beta: float,
+    beta: Beta,
     measure: Callable[[], Look],
     agreed: Callable[[bool], bool],
 ) -> dict[str, float | int | str]:
@@ -121,60 +206,106 @@ def look(
         watch: what was seen before; this look is noted in it.
         spent: what looking has cost; this look is added.
         step: updates done.
-        beta: β in force.
-        usual_beta: the β that a warning recommends where there is none.
-        measure: the gap, and the alignment where there is one, of this update's rollouts.
+        beta: β in force, and what becomes of it.
+        measure: takes the look.
         agreed: what several processes make of the first one's clock.
 
     Returns:
-        ``monitor_gap``, its kind, error and ends, ``monitor_cosine``, ``monitor_drift_share`` and ``warning``, as far
-        as they could be measured.
+        ``monitor_gap``, its kind, error and ends; ``monitor_cosine`` (the bare estimator's), ``monitor_drift_share``
+        and, where β is not 0, ``monitor_update_cosine`` (the update's as made), with ``_error`` where there is one;
+        the look's other metrics; ``warning``; all as far as they could be measured.
     """
     if not config.every or step % config.every or not agreed(spent.affordable(config.budget)):
         return {}
     started = time.perf_counter()
-    gap, alignment = measure()
+    seen = measure()
+    spent.seconds += time.perf_counter() - started
+    spent.looks += 1
+    gap = seen.gap
     if gap is None:
         return {}
-    watch.note(gap.gap, step)
     found: dict[str, float | int | str] = {
         "monitor_gap": gap.gap,
         "monitor_gap_kind": gap.kind,
         "monitor_gap_error": gap.error,
+        **seen.more,
     }
     if gap.kind == "bracket" and gap.high is not None:
         found |= {"monitor_gap_low": gap.low, "monitor_gap_high": gap.high}
-    cosine = math.nan
-    if alignment is not None:
-        cosine = alignment.cosine
-        found["monitor_cosine"] = cosine
-        if not math.isnan(alignment.drift_share):
-            found["monitor_drift_share"] = alignment.drift_share
-    said = warning(watch, gap.gap, cosine, beta, usual_beta)
-    spent.seconds += time.perf_counter() - started
-    spent.looks += 1
+    for of in ("cosine", "update_cosine") if beta.value else ("cosine",):
+        told = _told(seen.alignment, of, f"{of.removesuffix('_cosine')}_error")
+        if told is not None:
+            found |= {f"monitor_{of}": told[0]} | ({f"monitor_{of}_error": told[1]} if told[1] else {})
+    if seen.alignment is not None and not math.isnan(seen.alignment.drift_share):
+        found["monitor_drift_share"] = seen.alignment.drift_share
+    watch.turn(seen.alignment, beta.value)
+    said = warning(watch, gap, beta)
+    watch.note(gap.gap, gap.error, step)
     return found | ({"warning": said} if said else {})
 
 
-def warning(watch: Watch, gap: float, cosine: float, beta: float, usual_beta: float) -> str:
-    """What a reader should know about a look, in words; empty where nothing is wrong.
+def warning(watch: Watch, gap: Gap, beta: Beta) -> str:
+    """What a reader should know about a look, in words; empty where nothing is surely wrong.
 
     Args:
-        watch: what was seen before, this look included.
-        gap: nats.
-        cosine: between proxy gradient and policy gradient; NaN where it was not measured.
-        beta: β in force.
-        usual_beta: that of the run's settings, in force or not.
+        watch: what was seen before; of angles, this look included.
+        gap: of this look.
+        beta: β in force, and what becomes of it.
     """
-    said = []
-    lowest = gap if watch.lowest is None else watch.lowest
-    grown = gap / max(lowest, NEGLIGIBLE / GROWTH)
-    if gap > NEGLIGIBLE and grown >= GROWTH:
-        said.append(f"the gap has grown {grown:.0f}x since step {watch.lowest_step}, to {gap:.2f} nats")
-    degrees = math.degrees(math.acos(max(-1.0, min(1.0, cosine)))) if not math.isnan(cosine) else 0.0
-    if degrees > SLANT:
-        said.append(f"the update direction is {degrees:.0f} degrees off the policy gradient")
-    if not said:
+    grown = growth(watch.reference, gap)
+    said = [text for text in (grown, *_slants(watch, beta)) if text]
+    advice = _advice(watch, beta) if grown else ""
+    return "; ".join([*said, *([advice] if advice else [])])
+
+
+def growth(reference: Sequence[float], gap: Gap) -> str:
+    """That the gap has grown, if the lower end of its interval is more than `GROWTH` times the reference's upper end.
+
+    Args:
+        reference: as in `Watch`.
+        gap: of this look.
+    """
+    if not reference:
         return ""
-    more = usual_beta if beta == 0 else 2 * beta
-    return "; ".join([*said, f"consider beta ≥ {more:.2g}"])
+    before, high, first, last, _ = reference
+    least = gap.gap - INTERVAL * gap.error
+    if not least > max(NEGLIGIBLE, GROWTH * high):
+        return ""
+    times = f" {gap.gap / before:.3g} times" if before > 0 else ""
+    when = f"update {first:.0f}" if first == last else f"updates {first:.0f} to {last:.0f}"
+    now = f"{gap.gap:.3g} ± {INTERVAL * gap.error:.2g}" if gap.error else f"{gap.gap:.3g}"
+    return f"the gap has grown{times}: from {before:.2g} nats ({when}) to {now}"
+
+
+def _slants(watch: Watch, beta: Beta) -> list[str]:
+    """What of the estimator and the update as made is surely further than `SLANT` from the policy gradient."""
+    names = {ESTIMATOR: "the estimator's gradient, without β,", UPDATE: "the update direction, β included,"}
+    if not beta.value:
+        names = {UPDATE: "the update direction"}
+    found = []
+    for name, words in names.items():
+        mean, width = watch.mean(name)
+        if mean + width < math.cos(math.radians(SLANT)):
+            found.append(f"{words} is {degrees(mean):.0f} degrees off the policy gradient")
+    return found
+
+
+def _advice(watch: Watch, beta: Beta) -> str:
+    """What a measurement supports where the gap has grown: a first β; or more, if it surely helps the direction.
+
+    A β holds the gap in all our studies, but it may turn the update towards the policy gradient or away from it: a
+    larger one is only advised where the update as made is surely better aligned than the estimator alone.
+    """
+    if not beta.settled:
+        return ""
+    if not beta.value:
+        return f"consider +dipod with beta {beta.usual:.2g}" if beta.usual else "consider a beta above 0"
+    change, width = watch.mean(CHANGE)
+    if not change > width:
+        return ""
+    return f"consider a beta above {beta.value:.2g}: β turns the update towards the policy gradient"
+
+
+def degrees(cosine: float) -> float:
+    """The angle of a cosine; an estimate beyond ±1 counts as ±1."""
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))

@@ -85,3 +85,8 @@ class Adaptive(Tightening[Stage]):
     def wants_gap(self, step: int) -> bool:
         """Every so many updates."""
         return step % self.config.every == 0
+
+    def settled(self, step: int) -> bool:
+        """Never: β follows the gap."""
+        del step
+        return False

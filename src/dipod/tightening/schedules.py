@@ -28,6 +28,11 @@ class Tightening(Generic[Stage]):
         del step, gap
         return None
 
+    def settled(self, step: int) -> bool:
+        """Whether β at update ``step`` is what it will stay: it does not grow, follow the gap, or stand by stages."""
+        del step
+        return True
+
     @property
     def stage(self) -> Stage | None:
         """The stage that `distillation_before` may answer with."""
@@ -61,12 +66,21 @@ class Regularise(Tightening[Stage]):
         del beta, gap, before
         return self.beta * min(1.0, (step + 1) / max(self.ramp, 1))
 
+    def settled(self, step: int) -> bool:
+        """Once it has grown."""
+        return step + 1 >= self.ramp
+
 
 @dataclass(frozen=True)
 class _Staged(Tightening[Stage]):
     """What distils between updates."""
 
     distillation: Stage
+
+    def settled(self, step: int) -> bool:
+        """Never: stages tighten in its place."""
+        del step
+        return False
 
     @property
     def stage(self) -> Stage:

@@ -19,12 +19,12 @@ from torch import Tensor
 from dipod.control.alignment import alignment_of
 from dipod.control.config import SelfDistillationConfig
 from dipod.control.distillation import self_distil
-from dipod.control.evaluation import own_gap
+from dipod.control.evaluation import entropy_of, own_gap
 from dipod.control.peers import Peers
 from dipod.control.rollouts import Collector
 from dipod.control.update import Transitions
 from dipod.drift import Gap
-from dipod.drift.monitor import Look, Spent, Watch, look, spread
+from dipod.drift.monitor import Beta, Look, Spent, Watch, look, spread
 from dipod.errors import require
 from dipod.integrations.rsl_rl.actor import FlowActor
 from dipod.integrations.rsl_rl.config import FlowAlgorithmConfig, read
@@ -228,21 +228,22 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
 
     def _look(self, batch: Transitions) -> Metrics:
         """What the monitor of drift says, where a look is due and within its budget; in words, in Python's log."""
-        monitor, beta = self.config.monitor, self.beta or 0.0
+        monitor = self.config.monitor
+        beta = Beta(self.beta or 0.0, self.config.beta, self.tightening.settled(self.updates))
 
         def measure() -> Look:
             gap = self._gap(batch, monitor.rollouts)
             if gap is None or not monitor.aligned or self.peers.size > 1:
-                return gap, None
+                return Look(gap, more={} if gap is None else entropy_of(gap))
             few = batch[spread(len(batch), monitor.aligned).to(self.device)]
             few = replace(few, observation=self.actor.observation(cast(TensorDict, few.observation)))
             generator = keyed_generator(self.seed, "monitor", self.updates, device=self.device)
-            return gap, alignment_of(self.actor.policy, self.row, few, generator)
+            return Look(gap, alignment_of(self.actor.policy, self.row, few, generator), entropy_of(gap))
 
         def agreed(affordable: bool) -> bool:
             return bool(float(self.peers.gather(torch.tensor(float(affordable)))[0]))
 
-        found = look(monitor, self.watch, self._spent, self.updates, beta, self.config.beta, measure, agreed)
+        found = look(monitor, self.watch, self._spent, self.updates, beta, measure, agreed)
         if "warning" in found and self.peers.rank == 0:
             logging.getLogger("dipod").warning("iteration %d: %s", self.updates, found["warning"])
         return found
@@ -281,7 +282,7 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             state = loaded_dict[STATE]
             for name in KEPT:
                 setattr(self, name, state[name])
-            self.watch = Watch(**state["watch"])
+            self.watch = Watch.of(state["watch"])
             self._begun = None
         return iteration
 
