@@ -20,7 +20,7 @@ from dipod.policies.lora import load_adapter
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.pretrained import load_pretrained
 from dipod.policies.tokenizers import ByteTokenizer, load_tokenizer
-from dipod.recipes import build_policy, build_task, language, load, overlay, to_yaml
+from dipod.recipes import build_policy, build_task, language, load, overlay, policy_of, to_yaml
 from dipod.runs import Silent
 from tests.checkpoints import write_tiny_dream, write_tiny_llada
 from tests.test_trainer import tiny
@@ -128,8 +128,7 @@ def test_adapters_alone_go_back_onto_the_base(llada: Path, tmp_path: Path) -> No
         CARD,
     }
     network = load_adapter(load_pretrained(config.model.path), tmp_path / "adapters").eval()
-    vocabulary = build_task(config).vocabulary
-    policy = MaskedPolicy(network, vocabulary.mask_id, vocabulary.barred)
+    policy = policy_of(network, build_task(config))
     torch.testing.assert_close(token_log_probs(policy, config), trained(llada), rtol=1e-6, atol=1e-6)
 
 

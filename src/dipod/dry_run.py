@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from dipod.config import RunConfig
 from dipod.errors import UserError
+from dipod.policies.hf_masked import HFMasked
 from dipod.policies.layers import block_linears
 from dipod.policies.lora import LoraSettings, target_layers
-from dipod.policies.masked import MaskedModel
-from dipod.policies.pretrained import meta_network
+from dipod.policies.pretrained import logit_count
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 from dipod.recipes import build_task, parse_algorithm
+from dipod.recipes.build import check_model
 from dipod.tasks import Task
 from dipod.tasks.text.task import TextTask
 from dipod.update import elbo_corruption, estimator_corruption
@@ -93,11 +94,8 @@ def plan(config: RunConfig) -> Plan:
 def _shape(config: RunConfig, task: Task) -> tuple[nn.Module, int]:
     """The network without memory, and its vocabulary."""
     if config.model.path:
-        network = meta_network(config.model.path, config.model.revision or None)
-        with torch.device("meta"):
-            hidden = next(m.embedding_dim for m in network.modules() if isinstance(m, nn.Embedding))
-            head = cast(MaskedModel, network).head
-            return network, head(torch.zeros(1, hidden, dtype=next(network.parameters()).dtype)).shape[-1]
+        network = check_model(config.model, task)
+        return network, logit_count(network)
     vocabulary, size = task.vocabulary, config.model
     with torch.device("meta"):
         shape = TransformerConfig(vocabulary.size, vocabulary.axes, size.width, size.layers, size.heads)
@@ -138,6 +136,8 @@ def _memory(
     computing = 2 if config.model.mixed_precision == "bf16" else WIDTH[config.model.dtype]
     layers = max(len(list(module)) for module in network.modules() if isinstance(module, nn.ModuleList))
     hidden = next(module.embedding_dim for module in network.modules() if isinstance(module, nn.Embedding))
+    if isinstance(network, HFMasked):
+        hidden = network.config.hidden_size
     trainer = config.trainer
     rollouts = trainer.prompts * trainer.group_size
     rows = min(trainer.rows_per_pass or rollouts * samples, rollouts * samples)

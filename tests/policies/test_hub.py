@@ -95,12 +95,51 @@ def test_a_shard_that_lacks_what_the_index_promises_is_named(tmp_path: Path) -> 
         load_pretrained(tmp_path)
 
 
-def test_a_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["../model-00001-of-00002.safetensors", "/etc/passwd", "a/b", "..", "", 5, ["x"]])
+@pytest.mark.parametrize("kind", ["llada", "bert"])
+def test_a_shard_outside_the_folder_is_refused(shard: object, kind: str, tmp_path: Path) -> None:
+    """Ours and transformers' own loader alike, before anything is read from there."""
     write_tiny_llada(tmp_path / "model", shards=2)
-    index = tmp_path / "model" / "model.safetensors.index.json"
-    index.write_text(index.read_text().replace("model-00001", "../model-00001"))
-    with pytest.raises(UserError, match="this shard is missing"):
+    if kind == "bert":
+        (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 9}))
+    file = tmp_path / "model" / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    index["weight_map"] = dict.fromkeys(index["weight_map"], shard)
+    file.write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"shard.*shards are files beside the index|this shard is missing"):
         load_pretrained(tmp_path / "model")
+
+
+def test_a_mistyped_path_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    asked: list[str] = []
+
+    def download(name: str, **_: object) -> str:
+        asked.append(name)
+        return str(tmp_path / "models" / "llada")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    write_tiny_llada(tmp_path / "models" / "llada")
+    (tmp_path / "models" / "file").touch()
+    mistyped = {
+        "./lada": "give a folder or a hub name",
+        "../nothing": "is not in the folder",
+        str(tmp_path / "modles"): "did you mean .*models",
+        "models/lada": "lada is not in the folder models; did you mean models/llada",
+        "models/file": "file is a file",
+        "modles/llada": "did you mean models/llada",
+        "lada": "give a folder or a hub name",
+        "nowhere/at/all": "give a folder or a hub name",
+    }
+    for name, message in mistyped.items():
+        for read in (load_pretrained, load_tokenizer):
+            with pytest.raises(UserError, match=message):
+                read(name)
+    assert asked == []
+    load_pretrained("GSAI-ML/LLaDA-8B-Instruct")
+    load_pretrained("models/lada", revision="main")
+    assert asked == ["GSAI-ML/LLaDA-8B-Instruct", "models/lada"]
 
 
 @pytest.mark.parametrize(

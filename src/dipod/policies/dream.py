@@ -80,7 +80,7 @@ class DreamConfig(HubConfig):
 
     def __post_init__(self) -> None:
         self.check_sizes("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-        self.check_sizes("intermediate_size", "vocab_size")
+        self.check_sizes("intermediate_size", "vocab_size", "max_position_embeddings")
         self.check_multiple("hidden_size", "num_attention_heads")
         self.check_multiple("num_attention_heads", "num_key_value_heads")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", INDEX_FILE)
 TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"(?![.-])[\w.-]+/(?![.-])[\w.-]+")
 
 Config = TypeVar("Config", bound="HubConfig")
 
@@ -108,7 +109,7 @@ def located(code: Mapping[str, Any], repository: str) -> dict[str, Any]:
 def fetch(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The folder of a model: ``name`` itself, or the hub's model of that name, downloaded unless it is cached.
 
-    Code and pickles are never downloaded.
+    Code and pickles are never downloaded. A mistyped path is not asked of the hub; see `refuse_mistyped`.
 
     Raises:
         UserError: no such folder, and the hub does not give it either.
@@ -116,6 +117,8 @@ def fetch(name: str | Path, revision: str | None = None, weights: bool = True) -
     folder = Path(name)
     if folder.is_dir():
         return folder
+    if not revision:
+        refuse_mistyped("model", str(name), "for the hub's model of that name give model.revision too")
     require(bool(HUB_NAME.fullmatch(str(name))), "model", str(name), "give a folder or a hub name such as owner/model")
     hub = load_extra("huggingface_hub")
     patterns = [*TEXT_PATTERNS, *(WEIGHT_PATTERNS if weights else ())]
@@ -124,6 +127,27 @@ def fetch(name: str | Path, revision: str | None = None, weights: bool = True) -
     except (OSError, ValueError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError("model", str(name), f"no such folder, and the hub does not give it ({reason})") from error
+
+
+def refuse_mistyped(field: str, name: str, escape: str) -> None:
+    """Raise `UserError` if ``name``, which is not there, was meant as a path: its folder is there, or a similar one is.
+
+    Args:
+        field: what is named.
+        name: a path or a name on the hub.
+        escape: what to do where the hub was meant all the same.
+    """
+    path = Path(name)
+    parent = path.parent
+    if parent.is_dir() and parent != Path():
+        near = difflib.get_close_matches(path.name, sorted(one.name for one in parent.iterdir()), n=1)
+        meant = f"; did you mean {parent / near[0]}?" if near else ""
+        kind = "is a file" if path.exists() else f"is not in the folder {parent}{meant}"
+        raise UserError(field, name, f"{path.name} {kind}" + (f" ({escape})" if HUB_NAME.fullmatch(name) else ""))
+    if HUB_NAME.fullmatch(name):
+        here = [f"{one.name}/{path.name}" for one in Path().iterdir() if (one / path.name).exists()]
+        near = difflib.get_close_matches(name, sorted(here), n=1, cutoff=0.8)
+        require(not near, field, name, f"no such folder; did you mean {''.join(near[:1])}? ({escape})")
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -156,10 +180,11 @@ def locate_weights(folder: Path) -> dict[str, Path]:
     weight_map = read_json(index, "model").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError("model", str(index), "the index holds no weight_map")
-    for shard in sorted(set(weight_map.values())):
-        path = folder / str(shard)
-        inside = Path(str(shard)).name == shard
-        require(inside and path.is_file(), "model", str(path), f"this shard is missing; {INDEX_FILE} names it")
+    for shard in sorted(set(map(str, weight_map.values()))):
+        path = folder / shard
+        mend = f"the weight_map names the shard {shard!r}; shards are files beside the index"
+        require(Path(shard).name == shard and shard not in {"", ".."}, "model", str(index), mend)
+        require(path.is_file(), "model", str(path), f"this shard is missing; {INDEX_FILE} names it")
         lost = sorted({name for name, file in weight_map.items() if file == shard} - set(tensor_names(path)))
         require(not lost, "model", str(path), f"tensors are missing that {INDEX_FILE} puts there: {first_few(lost)}")
     return {str(name): folder / str(shard) for name, shard in weight_map.items()}

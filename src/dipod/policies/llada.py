@@ -95,6 +95,7 @@ class LLaDAConfig(HubConfig):
 
     def __post_init__(self) -> None:
         self.check_sizes("d_model", "n_layers", "n_heads", "kv_heads", "mlp_hidden_size", "vocab_size", "rows")
+        self.check_sizes("max_sequence_length")
         self.check_multiple("d_model", "n_heads")
         self.check_multiple("n_heads", "kv_heads")
 

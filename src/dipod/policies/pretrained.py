@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,30 @@ def meta_network(name: str | Path, revision: str | None = None) -> nn.Module:
         if kind == "dream":
             return Dream(DreamConfig.from_hub(settings))
         if "axes" in settings:
-            return MaskedTransformer(TransformerConfig(**{**settings, "axes": tuple(settings["axes"])}))
-    return HFMasked.from_pretrained(folder, kind, torch.float32)
+            return MaskedTransformer(TransformerConfig.read(settings, folder))
+    return HFMasked.described(folder, kind)
+
+
+def logit_count(network: nn.Module) -> int:
+    """The number of logits of a network of `load_pretrained`, which may exceed its tokenizer's ids."""
+    if isinstance(network, LLaDA):
+        return network.config.rows
+    if isinstance(network, HFMasked):
+        return network.vocabulary
+    config: DreamConfig | TransformerConfig = network.config  # type: ignore[assignment]
+    return config.vocab_size
+
+
+def longest_sequence(network: nn.Module) -> tuple[int | None, str]:
+    """Tokens that a network of `load_pretrained` was made for at once (None: any number), and who says so."""
+    if isinstance(network, LLaDA):
+        return network.config.max_sequence_length, "max_sequence_length"
+    if isinstance(network, Dream):
+        return network.config.max_position_embeddings, "max_position_embeddings"
+    if isinstance(network, HFMasked):
+        return network.longest, "max_position_embeddings"
+    config: TransformerConfig = network.config  # type: ignore[assignment]
+    return prod(config.axes), "axes"
 
 
 def choose_device(device_map: str) -> torch.device:
@@ -128,8 +151,12 @@ def check_pretrained(name: str | Path, revision: str | None = None) -> nn.Module
         UserError: as `load_pretrained`.
     """
     network, folder = meta_network(name, revision), Path(name)
-    if folder.is_dir() and isinstance(network, LLaDA | Dream):
+    if not folder.is_dir():
+        return network
+    if isinstance(network, LLaDA | Dream):
         _checked(folder, network)
+    else:  # transformers alone knows which names its weights have in a file
+        load_pretrained(folder)
     return network
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,18 @@ class TransformerConfig:
     width: int = 64
     layers: int = 3
     heads: int = 4
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], folder: Path) -> TransformerConfig:
+        """What the ``config.json`` of ``folder`` says.
+
+        Raises:
+            UserError: fields missing or unknown, or sizes that are refused.
+        """
+        try:
+            return cls(**{**settings, "axes": tuple(settings["axes"])})
+        except (KeyError, TypeError) as error:
+            raise UserError("model", str(folder / CONFIG_FILE), f"not one of a small model ({error})") from error
 
     def __post_init__(self) -> None:
         sizes = {"vocab_size": self.vocab_size, "width": self.width, "layers": self.layers, "heads": self.heads}
@@ -253,8 +265,10 @@ class MaskedTransformer(nn.Module):
         folder = Path(folder)
         try:
             settings = json.loads((folder / CONFIG_FILE).read_text())
-            model = cls(TransformerConfig(**{**settings, "axes": tuple(settings["axes"])}))
+            model = cls(TransformerConfig.read(settings, folder))
             model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except UserError:
+            raise
         except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError("model", str(folder), f"not a readable checkpoint ({reason})") from error

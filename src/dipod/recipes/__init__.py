@@ -7,6 +7,7 @@ from dipod.recipes.build import (
     build_trainer,
     check,
     parse_algorithm,
+    policy_of,
     settle,
 )
 from dipod.recipes.settings import (
@@ -36,6 +37,7 @@ __all__ = [
     "names",
     "overlay",
     "parse_algorithm",
+    "policy_of",
     "read_run_config",
     "settle",
     "summary",

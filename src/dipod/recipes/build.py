@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -17,9 +18,9 @@ from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.noise import keyed_generator
 from dipod.parallel import Processes
-from dipod.policies.lora import LoraSettings, add_lora, target_layers
+from dipod.policies.lora import LoraSettings, add_lora, base_network, target_layers
 from dipod.policies.masked import MaskedPolicy
-from dipod.policies.pretrained import check_pretrained, load_pretrained, quantise_4bit
+from dipod.policies.pretrained import check_pretrained, load_pretrained, logit_count, longest_sequence, quantise_4bit
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 from dipod.pretrain import Pretrainer, Prior
 from dipod.recipes.settings import AnyConfig
@@ -69,7 +70,7 @@ def check(config: AnyConfig) -> None:
         for split in ("train", "test") if config.trainer.evaluate_problems else ("train",):
             task.rows(split)
     if config.model.path:
-        check_model(config.model)
+        check_model(config.model, task)
     else:
         build_policy(config, task)
 
@@ -82,18 +83,44 @@ def settle(config: AnyConfig) -> AnyConfig:
     return replace(config, task=replace(config.task, rewards=rewards))
 
 
-def check_model(config: ModelConfig) -> None:
-    """See that a model and its adapters can be had, before its weights are read.
+def check_model(config: ModelConfig, task: Task) -> nn.Module:
+    """See that a model and its adapters can be had and fit the task, before its weights are read.
+
+    Returns:
+        The network without memory.
 
     Raises:
         UserError: as `build_policy`, for what settings and file names tell.
     """
     network = check_pretrained(config.path, config.revision or None)
+    check_fit(network, task)
     if config.lora_rank:
         target_layers(network, adapters_of(config).targets)
     if config.load_in_4bit:
         require(config.lora_rank > 0, "model.load_in_4bit", True, "train adapters: give model.lora_rank")
         require(torch.cuda.is_available(), "model.load_in_4bit", True, "needs a CUDA device; load in bfloat16 instead")
+    return network
+
+
+def check_fit(network: nn.Module, task: Task) -> None:
+    """See that a model has tokens and places for the prompts and completions of a task.
+
+    Raises:
+        UserError: it has fewer logits than the task has ids, or fewer places than a prompt and a completion need.
+    """
+    wanted, logits = task.vocabulary, logit_count(network)
+    mend = f"its vocabulary has {logits} tokens, the task's {wanted.size}"
+    require(wanted.size <= logits, "model.path", str(getattr(network, "name_or_path", "")), mend)
+    (places, name), need = longest_sequence(network), prod(wanted.axes)
+    if places is None or need <= places:
+        return
+    room = places - task.completion_length
+    if not isinstance(task, TextTask):
+        raise UserError("task.name", "sudoku", f"it needs {need} places, the model has {places} ({name})")
+    said = f"completions of {task.completion_length} tokens make it {need}, the model has {places} places ({name})"
+    if room < 1:
+        raise UserError("task.completion_length", task.completion_length, f"the model has {places} places ({name})")
+    raise UserError("task.max_prompt", task.config.max_prompt, f"{said}; give at most {room}")
 
 
 def adapters_of(config: ModelConfig) -> LoraSettings:
@@ -117,6 +144,7 @@ def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
     vocabulary = task.vocabulary
     if config.model.path:
         network = _pretrained(config.model)
+        check_fit(network, task)
     elif config.base:
         network = MaskedTransformer.from_pretrained(Path(config.base))
         found = (network.config.vocab_size, network.config.axes)
@@ -130,8 +158,17 @@ def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
     network.gradient_checkpointing = config.model.gradient_checkpointing  # type: ignore[assignment]
     if config.model.lora_rank:
         network = add_lora(network, adapters_of(config.model), keyed_generator(config.seed, "adapters"))
-    network.eval()
-    return MaskedPolicy(network, vocabulary.mask_id, vocabulary.barred)
+    return policy_of(network.eval(), task)
+
+
+def policy_of(network: nn.Module, task: Task) -> MaskedPolicy:
+    """The policy that a network is on a task.
+
+    Logits beyond the task's ids (checkpoints pad their vocabularies) are barred where tokens are drawn and scored.
+    """
+    known = task.vocabulary
+    padded = range(known.size, logit_count(base_network(network)))
+    return MaskedPolicy(network, known.mask_id, (*known.barred, *padded))
 
 
 def _pretrained(config: ModelConfig) -> nn.Module:

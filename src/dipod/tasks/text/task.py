@@ -83,11 +83,11 @@ class TextTask:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokenizer's; a completion never holds padding that is not also the end of the text."""
+        """The tokenizer's; completions hold no padding (unless it ends the text too) and no ids without a token."""
         tokenizer, config = self.tokenizer, self.config
-        barred = () if tokenizer.pad_id == tokenizer.eos_id else (tokenizer.pad_id,)
+        padding = () if tokenizer.pad_id == tokenizer.eos_id else (tokenizer.pad_id,)
         axes = (config.max_prompt + config.completion_length,)
-        return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, barred, axes)
+        return Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, (*padding, *tokenizer.gaps), axes)
 
     @property
     def completion_length(self) -> int:
