@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +18,11 @@ from dipod import compare, runs
 from dipod.cli.compare import parse_vary
 from dipod.cli.main import main
 from dipod.errors import UserError
-from dipod.files import write_text
+from dipod.files import alive, write_text
+from dipod.locks import hold
 from dipod.recipes import overlay, to_yaml
 from dipod.report.data import by_label, read_runs
+from dipod.stopping import Interrupted
 from tests.test_trainer import TINY, tiny
 
 Vary = Mapping[str, Sequence[str]]
@@ -138,3 +146,85 @@ def test_cells_that_are_done_already_are_concluded(tmp_path: Path, capsys: pytes
     assert [path.name for path in (tmp_path / "bases").iterdir()] == ["seed-0"]
     assert "Final values over beta" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures" / "sweep.png").exists()
+
+
+def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> list[compare.Cell]:
+    """Two cells whose processes run a shell script instead, in their folders."""
+    monkeypatch.setattr(compare, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(compare, "command", lambda cell: ["sh", "-c", f"cd '{cell.folder}'; {script}"])
+    return compare.plan(tiny(), ["fpo"], [0, 1], tmp_path)[:2]
+
+
+def started(cells: Sequence[compare.Cell]) -> bool:
+    return all((cell.folder / "up").exists() for cell in cells)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_passed_on_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    cells = stubs(tmp_path, monkeypatch, "trap 'touch saved; exit 130' TERM; touch up; while :; do sleep 0.01; done")
+
+    sent: list[signal.Signals] = []
+
+    def watch(running: Sequence[compare.Cell]) -> None:
+        if not sent and len(running) == 2 and started(running):
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="saved; the same command goes on"):
+        compare.execute(cells, 2, watch, tmp_path)
+    assert all((cell.folder / "saved").exists() for cell in cells)
+
+
+def test_a_second_interrupt_stops_cells_at_once_and_says_what_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = stubs(tmp_path, monkeypatch, "trap 'touch asked' TERM; touch up; while :; do sleep 0.01; done")
+    running: list[compare.Cell] = []
+
+    def again() -> None:
+        while not all((cell.folder / "asked").exists() for cell in running):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def watch(now: Sequence[compare.Cell]) -> None:
+        if len(now) == 2 and started(now) and not running:
+            running.extend(now)
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Thread(target=again).start()
+
+    said = "stopped at once; 0 of 2 runs are done; base, seed 0: nothing was saved yet; base, seed 1: nothing was saved"
+    with pytest.raises(Interrupted, match=said):
+        compare.execute(cells, 2, watch, tmp_path)
+    assert [cell.process and cell.process.returncode for cell in cells] == [-signal.SIGKILL] * 2
+
+
+def test_a_cell_that_is_killed_is_named_with_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = stubs(tmp_path, monkeypatch, "kill -9 $$")
+    with pytest.raises(UserError, match=r"base, seed 0 .*killed by SIGKILL; was memory short\?"):
+        compare.execute(cells, 2, lambda _: None, tmp_path)
+
+
+def test_a_comparison_that_is_held_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [part for key, value in TINY.items() for part in (f"--{key}", str(value))]
+    with hold(tmp_path):
+        assert main(["compare", "sudoku", *settings, "--out", str(tmp_path)]) == 2
+    assert "another process works in it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_no_cell_outlives_a_comparison_that_is_killed(tmp_path: Path) -> None:
+    settings = [part for key, value in TINY.items() for part in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", "dipod", "compare", "sudoku", "--algorithms", "fpo", "--seeds", "0"]
+    command += [*settings, "--pretrain.steps", "100000", "--out", str(tmp_path)]
+    cell = tmp_path / "bases" / "seed-0"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (cell / runs.CHECKPOINTS / runs.PRETRAINING).exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+    with hold(tmp_path):  # waits for the cells
+        pid = int(json.loads((cell / ".lock").read_text())["pid"])
+        assert not alive(pid)
+        with hold(cell, patience=0.0):
+            pass

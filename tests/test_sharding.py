@@ -21,8 +21,9 @@ from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.parallel import Processes
 from dipod.recipes import language, overlay
-from dipod.runs import Interrupted, Silent
+from dipod.runs import Silent
 from dipod.sharding import read_engine
+from dipod.stopping import Interrupted
 from tests.checkpoints import write_tiny_dream, write_tiny_llada
 from tests.test_export import text
 from tests.test_trainer import StopAfter, tiny

@@ -16,11 +16,14 @@ from dipod import runs
 from dipod.checkpoints import latest_checkpoint
 from dipod.config import RunConfig
 from dipod.errors import RewardFailed, UserError
+from dipod.files import host
 from dipod.loop import Metrics
 from dipod.parallel import Processes, start
 from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay
-from dipod.runs import Interrupted, Silent
+from dipod.runs import Silent
+from dipod.stopping import Interrupted
 from dipod.trainer import Trainer
+from tests.test_files import dead
 
 TINY: dict[str, object] = {
     "threads": 1,
@@ -71,6 +74,14 @@ class StopAfter:
             os.kill(os.getpid(), self.number)
 
 
+class Twice(StopAfter):
+    """Ctrl-C, and again at once."""
+
+    def _check(self, phase: str, step: int) -> None:
+        super()._check(phase, step)
+        super()._check(phase, step)
+
+
 def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in row.items() if not key.startswith(("seconds", "monitor_share"))} for row in rows
@@ -86,7 +97,7 @@ def final_files(folder: Path) -> Mapping[str, bytes]:
 @pytest.mark.parametrize("algorithm", ["spg+dipod", "fpo+interleave"])
 @pytest.mark.parametrize(
     ("phase", "step", "number"),
-    [("pretrained", 3, signal.SIGINT), ("trained", 0, signal.SIGINT), ("trained", 3, signal.SIGTERM)],
+    [("pretrained", 3, signal.SIGINT), ("trained", 0, signal.SIGHUP), ("trained", 3, signal.SIGTERM)],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
     tmp_path: Path, algorithm: str, phase: str, step: int, number: int
@@ -105,6 +116,56 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert final_files(parts) == final_files(whole)
     assert without_seconds(runs.read_metrics(parts)) == without_seconds(runs.read_metrics(whole))
     assert (parts / runs.COMPLETIONS).read_bytes() == (whole / runs.COMPLETIONS).read_bytes()
+
+
+def test_pretraining_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    class Kill(Silent):
+        def pretrained(self, step: int, steps: int, elbo: float) -> None:
+            del steps, elbo
+            seen.append(step)
+            if len(seen) == 5:
+                raise MemoryError
+
+    seen: list[int] = []
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        runs.create(folder, tiny(pretrain__save_every=2, trainer__steps=0))
+    runs.train(whole, Silent())
+    with pytest.raises(MemoryError):
+        runs.train(killed, Kill())
+    partial = killed / runs.CHECKPOINTS / runs.PRETRAINING
+    assert [path.name for path in partial.iterdir()] == ["step-4"]
+    assert runs.kept(killed) == "step 4 of pre-training is saved"
+    runs.train(killed, Kill())
+    assert seen == [1, 2, 3, 4, 5, 5, 6]
+    assert not partial.exists()
+    assert final_files(killed) == final_files(whole)
+
+
+def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    runs.create(folder, tiny(trainer__steps=0))
+    runs.train(folder, Silent())
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    gone = f"{dead()}@{host()}.abcdefgh"
+    for name in (f".metrics.{gone}.jsonl", f"checkpoints/.step-9.{gone}", "checkpoints/.step-9", f".base.{gone}"):
+        (folder / name).mkdir()
+    runs.train(folder, Silent())
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+
+
+def test_what_is_saved_is_said_in_words(tmp_path: Path) -> None:
+    runs.create(tmp_path, tiny())
+    assert runs.kept(tmp_path) == "nothing was saved yet"
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tmp_path, Twice("pretrained", 3))
+    assert runs.kept(tmp_path) == "nothing was saved yet"
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tmp_path, Twice("trained", 1))
+    assert runs.kept(tmp_path) == "the base model is saved, no update is"
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tmp_path, Twice("trained", 3))
+    assert runs.kept(tmp_path) == "update 2 of 3 is saved"
 
 
 def test_a_crash_between_checkpoints_goes_back_to_the_last_one(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from dipod.algorithms import ALGORITHMS
 from dipod.errors import UserError
 from dipod.likelihood.corruption import bounds
 from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay, to_yaml
-from dipod.runs import Interrupted, Silent
+from dipod.runs import Silent
+from dipod.stopping import Interrupted
 from dipod.trainer import Trainer
 from dipod.update import rows_in_passes
 from tests.checkpoints import write_tiny_llada

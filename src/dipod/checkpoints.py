@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dipod.errors import UserError
-from dipod.files import write_json
+from dipod.files import replacing_folder, write_json
 from dipod.policies.hf_masked import HFMasked
 from dipod.policies.hub import load_weights, save_weights
 from dipod.policies.lora import ADAPTER_WEIGHTS, has_adapters, save_adapter
@@ -47,23 +44,13 @@ def save_checkpoint(
         scalars: whatever else the loop needs; randomness is keyed by the step, so the step is all that it needs.
         tensors: of whatever else has a state, such as environments.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with replacing_folder(folder) as aside:
         save_network(network, aside)
         for name, optimiser in optimisers.items():
             save_file(flat_optimiser(optimiser), aside / f"{name}.safetensors")
         if tensors:
             save_file({name: value.contiguous() for name, value in tensors.items()}, aside / TENSORS_FILE)
         write_json(aside / STATE_FILE, dict(scalars))
-        os.chmod(aside, 0o755)
-        for path in aside.iterdir():
-            path.chmod(0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_checkpoint(

@@ -9,10 +9,12 @@ changes what a base is gets bases of its own, ``OUT/bases/model.width=32/seed-S`
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -21,12 +23,14 @@ from typing import Any
 from dipod import runs
 from dipod.config import RunConfig
 from dipod.errors import UserError, require
-from dipod.files import write_json
+from dipod.files import make_folder, sweep, write_json
+from dipod.locks import Lock, hold
 from dipod.recipes import AnyConfig, check, overlay
 from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, labelled, middle
 from dipod.report.labels import Label, flat, path_of, value_text
 from dipod.report.panels import at_equal_cost, cost_panels
+from dipod.stopping import Interrupted, Lifeline, stop_requests
 
 POLL_SECONDS = 0.5
 NOT_VARIED = {
@@ -163,63 +167,125 @@ def _agree(found: AnyConfig, cell: Cell) -> bool:
     return found == cell.config or (cell.is_base and _pretrained(found) == _pretrained(cell.config))
 
 
-def execute(cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], None]) -> None:
+def execute(cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], None], out: Path) -> None:
     """Run every cell that is not done, ``jobs`` at a time, a cell's base before it.
+
+    The cells' processes die with this one, however it ends, and share its lock of ``out``: whoever gets the lock next
+    finds none alive.
 
     Args:
         cells: from `plan`.
         jobs: processes at a time.
         watch: called a few times a second with the cells that are running, and at the end with none.
+        out: the folder of the comparison.
 
     Raises:
-        UserError: a cell failed; the others have been brought to their end first.
+        UserError: another process works in ``out``, or a cell failed; the others have been brought to their end first.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP; the cells have saved their state, or on a second SIGINT have been
+            stopped at once.
     """
     require(jobs >= 1, "jobs", jobs, "give at least one process")
+    with hold(make_folder(out)) as lock, stop_requests() as stop:
+        sweep(out, out / runs.FIGURES)
+        _run(cells, jobs, watch, stop, lock)
+
+
+def _run(
+    cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], None], stop: Sequence[int], lock: Lock
+) -> None:
+    """`execute`, once the folder is ours, until the end or a signal."""
     waiting = [cell for cell in cells if not cell.done]
     running: list[Cell] = []
     failures: list[tuple[Cell, str]] = []
+    lifeline = Lifeline()
+    descriptors = [lifeline.watched, *([] if lock.descriptor is None else [lock.descriptor])]
     try:
-        while waiting or running:
-            broken = [cell for cell, _ in failures]
-            waiting = [cell for cell in waiting if cell.base not in broken]
-            ready = [cell for cell in waiting if cell.base is None or cell.base.done]
-            for cell in ready[: jobs - len(running)]:
-                waiting.remove(cell)
-                running.append(_start(cell))
-            watch(running)
-            time.sleep(POLL_SECONDS)
-            for cell in list(running):
-                if cell.process is not None and cell.process.poll() is not None:
+        try:
+            while (waiting or running) and not stop:
+                broken = [cell for cell, _ in failures]
+                waiting = [cell for cell in waiting if cell.base not in broken]
+                ready = [cell for cell in waiting if cell.base is None or cell.base.done]
+                for cell in ready[: jobs - len(running)]:
+                    waiting.remove(cell)
+                    running.append(_start(cell, descriptors, lifeline.environment()))
+                watch(running)
+                time.sleep(POLL_SECONDS)
+                for cell in [cell for cell in running if _ended(cell)]:
                     running.remove(cell)
-                    if cell.process.returncode != 0:
+                    if cell.process is not None and cell.process.returncode != 0:
                         failures.append((cell, _complaint(cell)))
-        watch(running)
+            watch(running)
+        finally:
+            _stop(running)
+    except KeyboardInterrupt:
+        _stop(running, signal.SIGKILL)
+        raise Interrupted(f"stopped at once; {_kept(cells)}; the same command goes on from there") from None
     finally:
-        for cell in running:
-            if cell.process is not None:
-                cell.process.terminate()
-        for cell in running:
-            if cell.process is not None:
-                cell.process.wait()
+        lifeline.close()
+    if stop:
+        raise Interrupted("saved; the same command goes on where it stopped")
     if failures:
         cell, complaint = failures[0]
         raise UserError(cell.name, str(cell.folder), f"it failed ({complaint}); the same command goes on")
 
 
-def _start(cell: Cell) -> Cell:
+def _start(cell: Cell, descriptors: Sequence[int], environment: Mapping[str, str]) -> Cell:
     """Start a cell's process, in a session of its own so that only we pass interruptions on to it."""
     if not (cell.folder / runs.CONFIG).exists():
         runs.create(cell.folder, cell.config)
-    command = [sys.executable, "-m", "dipod", "train", "--resume", str(cell.folder), "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **environment}
     with (cell.folder / "log.txt").open("wb") as log:
         cell.process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True, stdin=subprocess.DEVNULL
+            command(cell),
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
         )
     return cell
 
 
+def command(cell: Cell) -> list[str]:
+    """What brings a cell to its end."""
+    return [sys.executable, "-m", "dipod", "train", "--resume", str(cell.folder), "--json"]
+
+
+def _ended(cell: Cell) -> bool:
+    """Whether a cell's process has ended; what it started ends then too."""
+    process = cell.process
+    if process is None or process.returncode is not None:
+        return True
+    if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # before it is reaped: until then the number is nobody else's
+    process.wait()
+    return True
+
+
+def _stop(running: Sequence[Cell], number: signal.Signals = signal.SIGTERM) -> None:
+    """Have cells save, or die, and wait for their end."""
+    for cell in running:
+        if cell.process is not None and not _ended(cell):
+            cell.process.send_signal(number)
+    while not all(_ended(cell) for cell in running):
+        time.sleep(POLL_SECONDS)
+
+
+def _kept(cells: Sequence[Cell]) -> str:
+    """What the cells that are not done have saved."""
+    parts = [f"{cell.name}: {runs.kept(cell.folder)}" for cell in cells if not cell.done and cell.folder.exists()]
+    return "; ".join([f"{sum(cell.done for cell in cells)} of {len(cells)} runs are done", *parts])
+
+
 def _complaint(cell: Cell) -> str:
+    status = cell.process.returncode if cell.process is not None else 0
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}" + (
+            "; was memory short?" if status == -signal.SIGKILL else ""
+        )
     lines = (cell.folder / "log.txt").read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "without a word"
 

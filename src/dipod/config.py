@@ -210,16 +210,18 @@ class PretrainConfig:
         batch: completions per step.
         learning_rate: of AdamW at its highest; falls to zero along a cosine.
         warmup: steps from 0 to the learning rate.
+        save_every: steps between two checkpoints, of which the last is kept until the base is made; 0 for none.
     """
 
     steps: int = 300
     batch: int = 128
     learning_rate: float = 3e-3
     warmup: int = 40
+    save_every: int = 100
 
     def __post_init__(self) -> None:
         at_least(self, "pretrain", 1, "steps", "batch")
-        at_least(self, "pretrain", 0, "warmup")
+        at_least(self, "pretrain", 0, "warmup", "save_every")
         positive(self, "pretrain", "learning_rate")
 
 

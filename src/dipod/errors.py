@@ -30,6 +30,10 @@ class RewardFailed(UserError):  # noqa: N818 - it says what happened
     """A reward function that cannot be used as it is; a run that meets it keeps the state from before the step."""
 
 
+class Note(UserWarning):
+    """What a user should know though the work goes on; the command line prints it as one line, once."""
+
+
 def require(condition: bool, field: str, value: object, mend: str) -> None:
     """Raise `UserError` unless ``condition`` holds."""
     if not condition:

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dipod.errors import UserError
 
+ASIDE = re.compile(r"\..*\.(?P<pid>\d+)@(?P<host>[^@.]+)\.[a-z0-9_]{8}(\.\w+)?")
+"""Names of files and folders that are being written: ``.NAME.PID@HOST.RANDOM``, perhaps with an ending."""
+
+
+def host() -> str:
+    """This machine, as names of files spell it."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def _prefix(name: str) -> str:
+    return f".{name}.{os.getpid()}@{host()}."
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` atomically."""
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(aside, 0o644)
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path aside, of the same ending, that takes the place of ``path`` if nothing is raised inside."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path.stem), suffix=path.suffix)
     os.close(descriptor)
     try:
         yield Path(name)
@@ -32,6 +44,59 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder aside that takes the place of ``path`` if nothing is raised inside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path.name)))
+    try:
+        yield aside
+        os.chmod(aside, 0o755)
+        for inside in aside.iterdir():
+            inside.chmod(0o755 if inside.is_dir() else 0o644)
+        remove_folder(path)
+        os.replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder, if there is one, so that it is never half there: it is renamed first."""
+    if path.exists():
+        gone = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path.name)))
+        os.replace(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(*folders: Path) -> list[Path]:
+    """Delete what processes of this machine that are gone were writing into ``folders``; returns what it was."""
+    swept = []
+    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        found = ASIDE.fullmatch(path.name)
+        if found is None or found["host"] != host() or alive(int(found["pid"])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+        swept.append(path)
+    return swept
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine; one that is dead and not yet buried does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][:1] not in ("Z", "X")
+    return True
 
 
 def write_json(path: Path, value: object) -> None:

@@ -211,15 +211,26 @@ def first() -> bool:
 
 
 def by_first(work: Callable[[], T]) -> T:
-    """What ``work`` gives on the first process, on all of them: the others wait for it."""
+    """What ``work`` gives on the first process, on all of them: the others wait for it.
+
+    Raises:
+        UserError: raised by ``work``; on all processes, so that none waits for ever.
+    """
     if "RANK" not in os.environ:
         return work()
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     state = PartialState(cpu=not torch.cuda.is_available())
-    found: list[Any] = [work() if state.is_main_process else None]
+    found: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            found = [work()]
+        except UserError as error:
+            found = [error]
     broadcast_object_list(found)
+    if isinstance(found[0], UserError):
+        raise found[0]
     given: T = found[0]
     return given
 

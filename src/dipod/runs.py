@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
+import shutil
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
 
+from dipod import locks
 from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from dipod.config import RunConfig
 from dipod.control.build import build_control_trainer
@@ -21,9 +21,10 @@ from dipod.control.config import ControlConfig
 from dipod.control.trainer import ControlTrainer
 from dipod.drift.monitor import Watch
 from dipod.errors import RewardFailed, UserError
-from dipod.files import make_folder, write_json, write_text
+from dipod.files import make_folder, remove_folder, sweep, write_json, write_text
+from dipod.locks import hold
 from dipod.loop import Metrics
-from dipod.parallel import Processes, start
+from dipod.parallel import Processes, by_first, start
 from dipod.policies.masked import MaskedPolicy
 from dipod.recipes import (
     AnyConfig,
@@ -36,15 +37,12 @@ from dipod.recipes import (
     settle,
     to_yaml,
 )
+from dipod.stopping import Interrupted, stop_requests
 from dipod.tasks import Task
 from dipod.trainer import Trainer
 
 CONFIG, METRICS, COMPLETIONS, BASE = "config.yaml", "metrics.jsonl", "completions.jsonl", "base"
-CHECKPOINTS = "checkpoints"
-
-
-class Interrupted(Exception):  # noqa: N818 - an order obeyed, not an error
-    """The run was asked to stop and has saved its state."""
+CHECKPOINTS, PRETRAINING, FIGURES = "checkpoints", "pretraining", "figures"
 
 
 class Listener(Protocol):
@@ -77,12 +75,17 @@ def create(folder: Path, config: AnyConfig) -> None:
             is written then.
     """
     check(config)
+    refuse_old(folder)
+    with hold(make_folder(folder)):
+        refuse_old(folder)
+        write_text(folder / CONFIG, to_yaml(settle(config)))
+
+
+def refuse_old(folder: Path) -> None:
+    """Raise `UserError` if a folder holds a run."""
     if (folder / CONFIG).exists():
-        raise UserError(
-            "out", str(folder), f"it holds a run already; choose another or `dipod train --resume {folder}`"
-        )
-    make_folder(folder)
-    write_text(folder / CONFIG, to_yaml(settle(config)))
+        mend = f"it holds a run already; choose another or `dipod train --resume {shlex.quote(str(folder))}`"
+        raise UserError("out", str(folder), mend)
 
 
 def read_config(folder: Path) -> AnyConfig:
@@ -141,6 +144,20 @@ def finished(folder: Path, config: AnyConfig) -> bool:
     return latest is not None and int(latest.name[5:]) >= config.trainer.steps
 
 
+def kept(folder: Path) -> str:
+    """What of a run that was broken off can be gone on from, in words."""
+    rows = read_metrics(folder)
+    last, done = latest_checkpoint(folder / CHECKPOINTS), int(rows[-1]["step"]) if rows else 0
+    if last is None:
+        partial = latest_checkpoint(folder / CHECKPOINTS / PRETRAINING)
+        if partial is not None:
+            return f"step {partial.name[5:]} of pre-training is saved"
+        return "the base model is saved, no update is" if (folder / BASE).exists() else "nothing was saved yet"
+    step = int(last.name[5:])
+    of = f" of {done}" if done > step else ""
+    return f"update {step}{of} is saved"
+
+
 @dataclass(frozen=True)
 class Session:
     """A run on its way to its end.
@@ -163,11 +180,12 @@ class Session:
 def train(folder: Path, listener: Listener) -> None:
     """Bring the run in ``folder`` to its end from wherever it stands: the same for a new and for a resumed run.
 
-    Started by ``accelerate launch`` or ``torchrun``, every process calls it; the first one writes the files.
+    Started by ``accelerate launch`` or ``torchrun``, every process calls it; the first one writes the files and holds
+    the folder's lock.
 
     Raises:
-        Interrupted: on SIGINT or SIGTERM, after the state has been saved.
-        UserError: a checkpoint that cannot be read.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, after the state has been saved.
+        UserError: a checkpoint that cannot be read, or another process works in the folder.
     """
     config = read_config(folder)
     if config.threads:
@@ -175,7 +193,9 @@ def train(folder: Path, listener: Listener) -> None:
     tracker = None if config.logging.tracker == "none" else config.logging.tracker
     precision = "no" if isinstance(config, ControlConfig) else config.model.mixed_precision
     processes = start(precision, tracker=tracker, folder=folder)
-    with _stop_requests() as stop:
+    with ExitStack() as held:
+        by_first(lambda: _enter(folder, held))
+        stop = held.enter_context(stop_requests())
         session = Session(folder, config, processes, listener, stop)
         if isinstance(config, ControlConfig):
             improve(session, build_control_trainer(config, processes))
@@ -187,21 +207,40 @@ def train(folder: Path, listener: Listener) -> None:
         improve(session, build_trainer(config, policy, task, processes))
 
 
+def _enter(folder: Path, held: ExitStack) -> None:
+    """Take the folder's lock until ``held`` is left."""
+    held.enter_context(hold(folder))
+    sweep_all(folder)
+
+
+def sweep_all(folder: Path) -> None:
+    """Delete what killed processes have left half written in a run folder whose lock is held."""
+    sweep(folder, folder / CHECKPOINTS, folder / CHECKPOINTS / PRETRAINING, folder / FIGURES)
+    for path in (folder / CHECKPOINTS).glob(".step-*"):  # whose processes shared a name, or ran on another machine
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def make_base(session: Session, config: RunConfig, policy: MaskedPolicy, task: Task) -> None:
     """Pre-train ``policy`` into the run's ``base`` on the first process, and load it from there on all."""
     folder = session.folder
     if session.processes.main and not (folder / BASE).exists():
         pretrainer = build_pretrainer(config, policy, task)
         optimisers = {"pretraining": pretrainer.optimiser}
-        partial = folder / CHECKPOINTS / "pretraining"
-        if partial.exists():
-            pretrainer.step = int(load_checkpoint(partial, policy.network, optimisers)["step"])
+        partial, every = folder / CHECKPOINTS / PRETRAINING, config.pretrain.save_every
+        latest = latest_checkpoint(partial)
+        if latest is not None:
+            pretrainer.step = int(load_checkpoint(latest, policy.network, optimisers)["step"])
         for step, elbo in pretrainer.run():
             session.listener.pretrained(step, config.pretrain.steps, elbo)
+            if session.stop or (every and step % every == 0):
+                save_checkpoint(partial / f"step-{step}", policy.network, optimisers, {"step": step})
+                if latest is not None:
+                    remove_folder(latest)
+                latest = partial / f"step-{step}"
             if session.stop:
-                save_checkpoint(partial, policy.network, optimisers, {"step": step})
                 raise Interrupted
         save_checkpoint(folder / BASE, policy.network, {}, {"step": config.pretrain.steps})
+        remove_folder(partial)
     session.processes.wait()
     load_checkpoint(folder / BASE, policy.network, {})
 
@@ -249,13 +288,14 @@ def _kept_if_rewards_fail(trainer: Trainer | ControlTrainer, folder: Path) -> It
 
 def discard_start(folder: Path) -> None:
     """Remove a run folder that `create` made and in which nothing was reached, so that it is free again."""
-    if (folder / BASE).exists() or any((folder / CHECKPOINTS).glob("*")):
-        return
-    for name in (CONFIG, METRICS, COMPLETIONS, "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for path in (folder / CHECKPOINTS, folder):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    with suppress(UserError), hold(folder):  # unless another process goes on with it
+        if (folder / BASE).exists() or any((folder / CHECKPOINTS).glob("*")):
+            return
+        for name in (CONFIG, METRICS, COMPLETIONS, "report.html", locks.NAME):
+            (folder / name).unlink(missing_ok=True)
+        for path in (folder / CHECKPOINTS, folder):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def save(folder: Path, trainer: Trainer | ControlTrainer) -> None:
@@ -290,22 +330,3 @@ def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
 def _append(path: Path, row: Metrics | dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

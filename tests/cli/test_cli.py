@@ -78,7 +78,7 @@ def test_default_folders_are_numbered_and_resume_takes_the_last(here: Path, caps
     assert "seed0-2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_command_says_how_to_go_on(here: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "dipod", "train", "sudoku", *SETTINGS, "--trainer.steps", "2000", "--out", "run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

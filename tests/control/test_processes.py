@@ -21,7 +21,8 @@ from dipod.errors import UserError
 from dipod.noise import SharedGenerator, keyed_generator, normal_rows, uniform_rows
 from dipod.parallel import Processes
 from dipod.recipes import control, load, overlay
-from dipod.runs import Interrupted, Silent
+from dipod.runs import Silent
+from dipod.stopping import Interrupted
 from dipod.tasks.control import make
 from tests.control.test_runs import TINY
 from tests.test_trainer import StopAfter

@@ -22,7 +22,8 @@ from dipod.policies.flow import FlowSettings, make_flow
 from dipod.recipes import check, control, language, load, overlay, read_run_config, to_yaml
 from dipod.report import read_runs, write_report
 from dipod.report.data import sentence
-from dipod.runs import Interrupted, Silent
+from dipod.runs import Silent
+from dipod.stopping import Interrupted
 from dipod.tasks.control import Environment, Step, make
 from tests.test_trainer import StopAfter
 

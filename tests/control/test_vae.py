@@ -28,7 +28,8 @@ from dipod.parallel import start
 from dipod.policies.mlp import Perceptron
 from dipod.policies.vae import VaePolicy
 from dipod.recipes import control, load, overlay
-from dipod.runs import Interrupted, Silent
+from dipod.runs import Silent
+from dipod.stopping import Interrupted
 from dipod.tasks.control import make
 from tests.test_trainer import StopAfter
 

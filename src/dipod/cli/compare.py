@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from dipod.cli.progress import facts
 from dipod.errors import UserError, require
 from dipod.recipes import load, overlay
 from dipod.report import read_runs, sentence
-from dipod.runs import Interrupted
 
 NAME = "compare"
 HELP = "several algorithms, settings and seeds on one recipe, on one page"
@@ -66,14 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
         seeds = [int(seed) for seed in arguments.seeds.split(",") if seed]
     except ValueError as error:
         raise UserError("seeds", arguments.seeds, "give whole numbers separated by commas") from error
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cells are stopped, and save, as by Ctrl-C
     started = time.perf_counter()
     cells = compare.plan(config, algorithms, seeds, out, parse_vary(arguments.vary))
     with _Board(console, cells) as board:
-        try:
-            compare.execute(cells, arguments.jobs, board.show)
-        except KeyboardInterrupt:
-            raise Interrupted("saved; the same command goes on where it stopped") from None
+        compare.execute(cells, arguments.jobs, board.show, out)
     result = compare.conclude(cells, out, time.perf_counter() - started)
     if arguments.json:
         print(json.dumps(result))

@@ -26,10 +26,9 @@ from dipod.cli import (
     train,
     two_token,
 )
-from dipod.errors import UserError
+from dipod.errors import Note, UserError
 from dipod.parallel import first, leave
-from dipod.runs import Interrupted
-from dipod.tasks.text.rows import DataNote
+from dipod.stopping import Interrupted, follow
 
 WIDTH = 110
 
@@ -90,6 +89,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 def entry() -> NoReturn:
     """The program ``dipod``: one command, then its exit status; a reader that has seen enough is no error."""
+    follow()
     try:
         status = main()
         sys.stdout.flush()
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _notes() -> Iterator[None]:
-    """Inside it, what a task warns of is a line on stderr, once, from one process."""
+    """Inside it, a `Note` is a line on stderr, once, from one process."""
     said: set[str] = set()
 
     def show(
@@ -134,7 +134,7 @@ def _notes() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not issubclass(category, DataNote):
+        if not issubclass(category, Note):
             usual(message, category, filename, lineno, file, line)
         elif first() and str(message) not in said:
             said.add(str(message))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from dipod.parallel import by_first, first
 from dipod.recipes import AnyConfig, load, overlay, to_yaml
 from dipod.report import write_report
 from dipod.report.live import Live
-from dipod.runs import Interrupted
+from dipod.stopping import Interrupted
 
 NAME = "train"
 HELP = "train a recipe, from nothing to a report; or resume a run"
@@ -58,7 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             runs.train(folder, Live(folder, display) if first() else display)
         except Interrupted:
-            raise Interrupted(f"saved; go on with `dipod train --resume {folder}`") from None
+            raise Interrupted(f"saved; go on with `{again(folder)}`") from None
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped at once; {runs.kept(folder)}; go on with `{again(folder)}`") from None
         except Exception:
             if not arguments.resume and first():
                 runs.discard_start(folder)
@@ -71,6 +74,11 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps({"run": str(folder), "report": str(report), **last}))
     else:
         console.print(f"done: {facts(last, evaluation=True)}\nreport: {report}", highlight=False, soft_wrap=True)
+
+
+def again(folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"dipod train --resume {shlex.quote(str(folder))}"
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from dipod.errors import require
+from dipod.errors import Note, require
 
 TextTask = Literal["gsm8k", "math", "countdown", "sudoku"]
 TASKS: tuple[str, ...] = get_args(TextTask)
@@ -16,8 +16,8 @@ gsm8k and math: ``answer``; countdown: ``numbers``, ``target``; sudoku: ``puzzle
 """
 
 
-class DataNote(UserWarning):
-    """Something about the problems that a user should know; the command line prints it as a line."""
+class DataNote(Note):
+    """Something about the problems that a user should know."""
 
 
 def require_task(task: str) -> None:
