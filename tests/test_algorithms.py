@@ -65,7 +65,7 @@ def estimate(name: str, evidence: MaskedEvidence, length: float = 1.0) -> Tensor
     """What a row ascends on-policy, [4], freed of its division by the length."""
     row = ALGORITHMS[name]
     scale = 2.0 if row.normaliser == "lengths" else length
-    return scale * row.on_policy(evidence, ADVANTAGE)
+    return scale * row.on_policy(evidence, ADVANTAGE, torch.full((4,), 2.0))
 
 
 def error(model: TwoTokenModel, name: str, evidence: MaskedEvidence) -> float:
@@ -144,7 +144,7 @@ def test_objective_is_equation_7_in_every_normaliser(name: str, normaliser: str)
     batch = Batch(old, ADVANTAGE, length, elbo)
     total = row.contributions(evidence, batch, 0.3).sum() / row.denominator(old, old, length).sum()
     (gradient,) = torch.autograd.grad(total, model.logits, retain_graph=True)
-    bare = replace(row, normaliser="rollouts").on_policy(evidence, ADVANTAGE)
+    bare = replace(row, normaliser="rollouts").on_policy(evidence, ADVANTAGE, length)
     separate = (gradients(model, bare) + 0.3 * gradients(model, elbo)).sum(0)
     sizes = {"rollouts": 4, "tokens": 8, "lengths": 8, "ratios": 4}
     torch.testing.assert_close(gradient, separate / sizes[normaliser])

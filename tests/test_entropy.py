@@ -35,7 +35,7 @@ def test_a_uniform_policy_has_the_logarithm_of_its_choices_a_token(exact: int, k
     given = (trainer.settings.sampler, trainer.config, trainer.processes)
     found = evaluate(trainer.policy, trainer.task, trainer.held_out, *given).metrics
     assert found["entropy"] == pytest.approx(math.log(4), rel=1e-5)
-    looked = trainer.meter.look(trainer.collect("rollout"), trainer.settings.monitor, 0).more
+    looked = trainer.meter.look(trainer.collect("rollout"), trainer.settings.monitor, 0, 0.0).more
     assert looked["monitor_entropy"] == pytest.approx(math.log(4), rel=1e-5)
     assert (found["entropy_kind"], looked["monitor_entropy_kind"]) == kinds
 

@@ -104,13 +104,14 @@ class Algorithm:
             total = total + beta * batch.elbo
         return total / length if self.normaliser == "lengths" else total
 
-    def on_policy(self, evidence: Any, advantage: Tensor) -> Tensor:
-        """`contributions` of the bare estimator where the policy drew the actions itself (ρ = 1), [B].
-
-        The length of an action is taken to be the number of tokens that some corruption sample hides.
-        """
-        old, length = self.proxy(evidence, advantage).detach(), evidence.masked.any(1).sum(-1)
+    def on_policy(self, evidence: Any, advantage: Tensor, length: Tensor) -> Tensor:
+        """`contributions` of the bare estimator where the policy drew the actions itself (ρ = 1), [B]."""
+        old = self.proxy(evidence, advantage).detach()
         return self.contributions(evidence, Batch(old, advantage, length))
+
+    def weight(self, length: Tensor) -> Tensor:
+        """What `contributions` multiplies each action's surrogate and β term by, [B]: 1/length, or 1."""
+        return 1 / length if self.normaliser == "lengths" else torch.ones_like(length)
 
     def denominator(self, new: Tensor, old: Tensor, length: Tensor) -> Tensor:
         """What each rollout adds to the number that the sum of `contributions` is divided by, [B], a constant."""

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dipod.algorithms import Algorithm
 from dipod.config import TrainerConfig
-from dipod.drift import Alignment, Decoding, Gap, exact_alignment, measure_gap, sampled_alignment
+from dipod.drift import Alignment, Decoding, Estimator, Gap, exact_alignment, measure_gap, sampled_alignment
 from dipod.drift.gap import ENTROPY_KINDS, RANDOM_ORDER
 from dipod.drift.monitor import Look, MonitorConfig, spread
+from dipod.likelihood.corruption import CorruptionConfig
 from dipod.likelihood.evidence import Score
 from dipod.loop import Metrics
 from dipod.noise import Noise
@@ -50,6 +51,7 @@ class Meter:
         parameters: with respect to which gradients are taken.
         processes: among which the rollouts are shared.
         seed: of the decoding orders and masks.
+        bound: the masks of the β term's ELBO; None where they are the algorithm's own.
     """
 
     policy: MaskedPolicy
@@ -59,6 +61,7 @@ class Meter:
     parameters: Sequence[Tensor]
     processes: Processes
     seed: int
+    bound: CorruptionConfig | None = None
 
     @property
     def rows_per_pass(self) -> int:
@@ -101,19 +104,20 @@ class Meter:
         low_error, high_error = (math.sqrt(value * self.processes.count) for value in self._mean(errors))
         return Gap(gap, found.kind, elbo, low, None if found.high is None else high, low_error, high_error)
 
-    def look(self, rollouts: Rollouts, monitor: MonitorConfig, step: int) -> Look:
+    def look(self, rollouts: Rollouts, monitor: MonitorConfig, step: int, beta: float) -> Look:
         """What the monitor of drift asks of an update's rollouts: gap, entropy a token, and angle.
 
         Args:
             rollouts: this process's.
             monitor: on how many of them, and how.
             step: of the training, for the noise.
+            beta: β in force.
         """
         gap = self.gap(rollouts, monitor.rollouts, monitor.paths, step)
         few = rollouts[spread(len(rollouts), -(-monitor.rollouts // self.processes.count))]
         tokens = float(self.processes.gather(few.length).double().mean())
         more: Metrics = {"monitor_entropy": gap.entropy / tokens, "monitor_entropy_kind": ENTROPY_KINDS[gap.kind]}
-        found = self.alignment(rollouts, monitor.aligned, monitor.paths, step, monitor.sketch)
+        found = self.alignment(rollouts, monitor.aligned, monitor.paths, step, monitor.sketch, beta)
         return Look(gap, found, more)
 
     def _mean(self, values: list[float]) -> list[float]:
@@ -122,38 +126,63 @@ class Meter:
         mean: list[float] = rows.mean(0).tolist()
         return mean
 
-    def alignment(self, rollouts: Rollouts, count: int, paths: int, step: int, sketch: int = 0) -> Alignment | None:
-        """Of ``count`` rollouts with an advantage; None where there are none, or nothing to measure by."""
+    def alignment(
+        self, rollouts: Rollouts, count: int, paths: int, step: int, sketch: int = 0, beta: float = 0.0
+    ) -> Alignment | None:
+        """Of the estimator and of the update with β, on ``count`` rollouts with an advantage.
+
+        None where there is an `obstacle`, or a gradient vanishes.
+        """
+        if self.obstacle(rollouts):
+            return None
         telling = (rollouts.advantage != 0).nonzero()[:, 0]
         few = rollouts[telling[spread(len(telling), count)]]
-        alone = self.processes.count == 1 and not self.processes.sharded
-        if not len(few) or not alone:
-            return None
 
-        def score(rows: Tensor) -> Score:
-            return self.policy.score(few.observation[rows], few.action[rows])
+        def score(rows: Tensor, hidden: Tensor | None) -> Score:
+            return self.policy.score(self.policy.hide(few.observation[rows], hidden), few.action[rows])
 
-        row = self.algorithm
-        own = decoding_of(self.sampler, few.counted.shape[1])
-        if int(few.length.max()) <= self.config.exact_tokens and own in (None, RANDOM_ORDER):
-            found = exact_alignment(score, few.counted, few.advantage, row.on_policy, self.parameters, row.corruption)
-        elif own == RANDOM_ORDER and bool((few.counted == few.action.valid).all()):
+        row, noise = self.algorithm, self._noise(few, step, "alignment")
+        estimator = Estimator(row.on_policy, row.corruption, row.weight, beta, self.bound)
+        if self._short(few):
+            found = exact_alignment(score, few.counted, few.advantage, estimator, self.parameters, noise)
+        else:
             found = sampled_alignment(
                 score,
                 few.counted,
                 few.advantage,
-                row.on_policy,
+                estimator,
                 self.parameters,
-                row.corruption,
                 few.order,
-                self._noise(few, step, "alignment"),
+                noise,
+                few.observation.valid,
                 paths,
                 sketch,
                 self.config.rows_per_pass or len(few) * paths,
             )
-        else:
-            return None
-        return None if math.isnan(found.cosine) else found
+        return None if math.isnan(found.cosine) and not found.below_noise else found
+
+    def obstacle(self, rollouts: Rollouts) -> str:
+        """Why gradients cannot be compared on these rollouts, in words; empty where they can."""
+        if self.processes.count > 1 or self.processes.sharded:
+            return "gradients are compared on one process that holds the whole model"
+        if not bool((rollouts.advantage != 0).any()):
+            return "every group's rewards are equal, so no rollout has an advantage"
+        if self._short(rollouts):
+            return ""
+        long = "completions are too long for exactness (trainer.exact_tokens)"
+        if self.algorithm.corruption.prompt_share and int(rollouts.length.max()) <= self.config.exact_tokens:
+            long = "masks over prompt tokens (corruption.prompt_share) are not enumerated"
+        if decoding_of(self.sampler, rollouts.counted.shape[1]) != RANDOM_ORDER:
+            return f"{long}, and the sampler does not reveal one token a step in random order at temperature 1"
+        if not bool((rollouts.counted == rollouts.action.valid).all()):
+            return f"{long}, and tokens after the end of a text, which do not count, were drawn as well"
+        return ""
+
+    def _short(self, rollouts: Rollouts) -> bool:
+        """Whether all masks of all completions can be enumerated."""
+        if decoding_of(self.sampler, rollouts.counted.shape[1]) not in (None, RANDOM_ORDER):
+            return False
+        return int(rollouts.length.max()) <= self.config.exact_tokens and not self.algorithm.corruption.prompt_share
 
     def _noise(self, rollouts: Rollouts, step: int, purpose: str) -> Noise:
         return Noise.keyed(self.seed, purpose, step, examples=rollouts.example.tolist())

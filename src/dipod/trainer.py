@@ -96,7 +96,14 @@ class Trainer(Loop[TrainerConfig]):
             base,
         )
         self.meter = Meter(
-            policy, self.algorithm, settings.trainer, settings.sampler, self.parameters, self.processes, seed
+            policy,
+            self.algorithm,
+            settings.trainer,
+            settings.sampler,
+            self.parameters,
+            self.processes,
+            seed,
+            self.updater.bound,
         )
         self.share = self.processes.share(self.config.prompts * self.config.group_size, "trainer.prompts")
         self.held_out = task.held_out(self.config.evaluate_problems) if self.config.evaluate_problems else None
@@ -147,10 +154,6 @@ class Trainer(Loop[TrainerConfig]):
         metrics["idle_groups"] = float((groups == groups[:, :1]).all(-1).double().mean())
         prints = self.processes.gather(rollouts.fingerprint).view(-1, self.config.group_size)
         metrics["unique_share"] = unique_share(prints.tolist())
-        if state.step == 0 or self.due(self.config.evaluate_every, state.step + 1):
-            paths = self.config.gap_paths
-            found = self.meter.alignment(rollouts, self.config.cosine_rollouts, paths, state.step)
-            metrics |= {} if found is None else {"cosine": found.cosine, "drift_share": found.drift_share}
         if self.tightening.wants_gap(state.step):
             adaptive = self.settings.adaptive
             gap = self.meter.gap(rollouts, adaptive.rollouts, adaptive.paths, state.step, exactly=False).gap
@@ -158,6 +161,10 @@ class Trainer(Loop[TrainerConfig]):
             rows += adaptive.rollouts * bracket_rows(self.task.completion_length, adaptive.paths, own=True)
         metrics["forward_rows"] = rows
         state.beta = self.tightening.next_beta(state.step, state.beta, state.gap, state.gap_before)
+        if state.step == 0 or self.due(self.config.evaluate_every, state.step + 1):
+            count, paths = self.config.cosine_rollouts, self.config.gap_paths
+            found = self.meter.alignment(rollouts, count, paths, state.step, beta=state.beta)
+            metrics |= {} if found is None else found.numbers()
         metrics |= self.look(self.settings.monitor, self.settings.usual_beta, partial(self._measure, rollouts))
         rate = self.settings.optimiser.rate_at(state.step, self.config.steps)
         for group in self.optimisers["policy"].param_groups:
@@ -232,4 +239,4 @@ class Trainer(Loop[TrainerConfig]):
 
     def _measure(self, rollouts: Rollouts) -> Look:
         """What the monitor looks at, before the update."""
-        return self.meter.look(rollouts, self.settings.monitor, self.state.step)
+        return self.meter.look(rollouts, self.settings.monitor, self.state.step, self.state.beta or 0.0)

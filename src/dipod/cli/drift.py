@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,8 @@ def _of_control(config: ControlConfig, checkpoint: Path, asked: _Asked) -> dict[
     if asked.gradient:
         generator = keyed_generator(asked.seed, "drift", device=trainer.processes.device)
         rollouts = trainer.collector.collect(trainer.policy, trainer.config.horizon, generator)
-        row |= _angle(trainer.alignment(rollouts, asked.gradient))
+        mend = "no action has an advantage and a likelihood, or the policy acts by noisy chains or on several processes"
+        row |= _angle(trainer.alignment(rollouts, asked.gradient), mend)
     return row
 
 
@@ -164,7 +164,9 @@ def _of_language(config: RunConfig, checkpoint: Path, asked: _Asked, announce: b
     row = {**_numbers(gap), "tokens": per_token, "gap_per_token": gap.gap / per_token, "decoding": asked.decoding}
     if asked.gradient:
         rollouts = trainer.collect("drift")
-        row |= _angle(meter.alignment(rollouts, asked.gradient, asked.paths, 0, asked.sketch))
+        beta = trainer.state.beta or 0.0
+        found = meter.alignment(rollouts, asked.gradient, asked.paths, 0, asked.sketch, beta)
+        row |= _angle(found, meter.obstacle(rollouts) or "a gradient vanishes")
     return row
 
 
@@ -189,12 +191,28 @@ def _numbers(gap: Gap) -> dict[str, Any]:
     return {**found, "gap_low": gap.low, "gap_high": gap.high, "gap_interval": [low, high]}
 
 
-def _angle(found: Alignment | None) -> dict[str, Any]:
-    """What there is to say of the update's direction."""
-    if found is None:
-        return {}
-    share = {} if math.isnan(found.drift_share) else {"drift_share": found.drift_share}
-    return {"cosine": found.cosine, **share, "cosine_kind": found.kind}
+def _angle(found: Alignment | None, obstacle: str) -> dict[str, Any]:
+    """What there is to say of the update's direction, or why there is nothing."""
+    return {"cosine_kind": "none", "cosine_missing": obstacle} if found is None else dict(found.numbers())
+
+
+def _of_angle(row: dict[str, Any]) -> str:
+    """The same in words."""
+    if "cosine_missing" in row:
+        return f"   no cosine: {row['cosine_missing']}"
+    if row["cosine_kind"] == "below noise":
+        return "   cosine below noise: compare more rollouts (--gradient)"
+
+    def number(name: str, digits: int) -> str:
+        error = f" ± {INTERVAL * row[f'{name}_error']:.{digits}f}" if f"{name}_error" in row else ""
+        return f"{row[name]:.{digits}f}{error}"
+
+    text = f"   cosine {number('cosine', 3)}"
+    if "update_cosine" in row and row["update_cosine"] != row["cosine"]:
+        text += f", with β {number('update_cosine', 3)}"
+    if "drift_share" in row:
+        text += f", gap's part {number('drift_share', 2)} of the likelihood's"
+    return f"{text} ({row['cosine_kind']})"
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -206,7 +224,6 @@ def _line(row: dict[str, Any]) -> str:
         width = f" ± {INTERVAL * row['gap_error']:.3f}"
     per_token = f" ({row['gap_per_token']:.4f} a token)" if "gap_per_token" in row else ""
     text = f"step {row['step']:>6}   gap {row['gap']:9.3f}{width} nats{per_token}, {kind}   ELBO {row['elbo']:9.3f}"
-    if "cosine" in row:
-        share = f", gap's part {row['drift_share']:.2f} of the likelihood's" if "drift_share" in row else ""
-        text += f"   cosine {row['cosine']:.3f}{share} ({row['cosine_kind']})"
+    if "cosine_kind" in row:
+        text += _of_angle(row)
     return text

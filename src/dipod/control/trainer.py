@@ -152,7 +152,8 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
             return None
         transitions = self.learner.prepare(trajectories)
         few = transitions[spread(len(transitions), count)]
-        return alignment_of(self.policy, self.algorithm, few, self._generator("monitor"))
+        beta = self.state.beta or 0.0
+        return alignment_of(self.policy, self.algorithm, few, self._generator("monitor"), beta, self.learner.bound)
 
     def begin(self) -> None:
         """Let the untrained policy act for the normaliser's sake, whatever the algorithm."""

@@ -208,7 +208,7 @@ class Learner:
         values, log_ratio = algorithm.contributions(evidence, batch.old, batch.advantage)
         gain = values.sum() / rows
         if beta:
-            gain = gain + beta * (self._bound(evidence).sum() / rows)
+            gain = gain + beta * (self.bound(evidence).sum() / rows)
         if objective.entropy and isinstance(evidence, FlowEvidence):
             samples = evidence.predicted_action()
             entropy = nearest_neighbour_entropy(samples, objective.entropy_neighbour)
@@ -236,7 +236,7 @@ class Learner:
             found["cfm_loss"] = error / (rows * math.prod(evidence.target.shape[1:]))
         return {name: value.float() for name, value in found.items()}
 
-    def _bound(self, evidence: Any) -> Tensor:
+    def bound(self, evidence: Any) -> Tensor:
         """What β multiplies, [B]."""
         flow = getattr(evidence, "flow", evidence)
         if not isinstance(flow, FlowEvidence):

@@ -1,49 +1,58 @@
-"""The angle between the proxy gradient and the true policy gradient, and the gap's part in it: the second drift.
+"""The angle between an estimator's gradient and the true policy gradient, and the gap's part in it: the second drift.
 
-The estimator ascends Σ_i A_i·proxy_i; the policy gradient is Σ_i A_i ∇log π_i on the same actions (eq. 1). With the
-ELBO as proxy, ∇ELBO = ∇log π - ∇D_L, so their difference is the gap's own gradient. Exact where completions are short;
-elsewhere an unbiased estimate of ∇log π from decoding orders (`dipod.likelihood.paths`), twice, as is the proxy's, so
-that products of independent estimates are free of the noise that would hide the angle.
+The estimator ascends Σ_i A_i·proxy_i; the policy gradient is Σ_i A_i ∇log π_i on the same actions (eq. 1), each action
+weighed as the estimator weighs it. With the ELBO as proxy, ∇ELBO = ∇log π - ∇D_L, so their difference is the gap's own
+gradient. Where completions are short both are exact: the estimator's gradient is its expectation over the masks that it
+draws, at its own number of them. For longer ones see `dipod.drift.sampled`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dipod.drift.products import Alignment, Parts, Products, blocks_of
 from dipod.errors import require
 from dipod.likelihood.corruption import CorruptionConfig, draw
-from dipod.likelihood.evidence import Corruption, MaskedEvidence, Score
-from dipod.likelihood.exact import all_corruptions, exact_table, log_prob_from_table
-from dipod.likelihood.paths import order_log_weights, random_orders
+from dipod.likelihood.evidence import MaskedEvidence, Score
+from dipod.likelihood.exact import all_masks, exact_table, log_prob_from_table
+from dipod.likelihood.laws import expected_weights, tuples
 from dipod.noise import Noise
 
-UNIFORM_COUNT = ("independent", "antithetic", "stratified", "complement")
-DRAWS = 240
-"""Masks that stand for a process whose expectation is not enumerated; a multiple of 2 and 3, and not too many nodes."""
+DRAWS = 1024
+"""Sets of masks for each of the two estimates of an expectation that cannot be enumerated."""
 
-Objective = Callable[[MaskedEvidence, Tensor], Tensor]
-"""``objective(evidence, advantage) -> [B]``: what the estimator ascends, A·proxy, say."""
+Objective = Callable[[MaskedEvidence, Tensor, Tensor], Tensor]
+"""``objective(evidence, advantage, length) -> [B]``: what the estimator ascends, A·proxy, say."""
+ScoreOf = Callable[[Tensor, Tensor | None], Score]
+"""``score(rows [R], hidden [R, P] or None)``: the model on those rows of the batch, with hidden prompt tokens."""
+
+
+def _unweighted(length: Tensor) -> Tensor:
+    return torch.ones_like(length)
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """How the estimator's gradient g = Σ_i A_i ∇proxy_i stands to the policy gradient h = Σ_i A_i ∇log π_i.
+class Estimator:
+    """What is held against the policy gradient: an estimator as it is trained.
 
     Attributes:
-        cosine: of the angle between them; NaN where a gradient vanishes or drowns in noise.
-        drift_share: ‖g - h‖ / ‖h‖, the gap's part over the likelihood's; NaN likewise.
-        kind: "exact" or "estimate".
+        objective: what it ascends on policy, without the β term.
+        corruption: the masks that it draws, and how many.
+        weight: ``weight(length) -> [B]``, what it multiplies every action's term by besides the advantage (1/length,
+            say); the policy gradient and the β term are weighed alike.
+        beta: β in force; 0 without the term.
+        bound: the masks of the β term's ELBO; None where they are the estimator's own.
     """
 
-    cosine: float
-    drift_share: float
-    kind: Literal["exact", "estimate"]
+    objective: Objective
+    corruption: CorruptionConfig
+    weight: Callable[[Tensor], Tensor] = _unweighted
+    beta: float = 0.0
+    bound: CorruptionConfig | None = None
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
@@ -53,167 +62,141 @@ def cosine(first: Tensor, second: Tensor) -> float:
 
 
 def exact_alignment(
-    score: Callable[[Tensor], Score],
+    score: ScoreOf,
     valid: Tensor,
     advantage: Tensor,
-    objective: Objective,
+    estimator: Estimator,
     parameters: Sequence[Tensor],
-    corruption: CorruptionConfig | None = None,
+    noise: Noise,
 ) -> Alignment:
-    """Both gradients over one batch, free of corruption noise.
+    """Both gradients over one batch, from the same forward rows: all 2^n - 1 masks of each action.
 
-    They come from the same forward rows (all 2^n - 1 masks of each action) and so from the same actions
-    and advantages: what is left between them is the drift. The objective takes its exact expectation over corruptions
-    where these are uniform in their number or hide everything, and else the mean over `DRAWS` of them. The network's
-    graph is held for one action at a time, 2^n - 1 forward rows.
+    ∇log π is exact. The estimator's gradient is its expectation over masks: a sum over single masks for a proxy that
+    adds up over samples, over all sets of K masks where these are few enough to enumerate, and else the mean over
+    `DRAWS` sets of K, twice; the result is then an "estimate" with its error. The network's graph is held for one
+    action at a time, 2^n - 1 forward rows.
 
     Args:
-        score: ``score(rows)`` gives the model on those rows of the batch.
+        score: the model on the batch.
         valid: [B, L] bool, completions of at most `dipod.likelihood.exact.MAX_EXACT_TOKENS` tokens.
         advantage: [B]; rows with advantage zero cost nothing.
-        objective: what the estimator ascends.
+        estimator: what is compared. Its prompt tokens must be visible.
         parameters: with respect to which the gradients are taken.
-        corruption: the estimator's process; uniform counts when None.
+        noise: B streams, for masks that are not enumerated.
+
+    Raises:
+        UserError: numbers of actions, advantages and streams that differ; hidden prompt tokens.
     """
     require(len(valid) == len(advantage), "advantage", len(advantage), "give one advantage for each action")
+    share = estimator.corruption.prompt_share
+    require(share == 0, "corruption.prompt_share", share, "an expectation over hidden prompt tokens is not exact")
     wanted = [p for p in parameters if p.requires_grad]
-    totals = [[torch.zeros_like(p, dtype=torch.float64) for p in wanted] for _ in range(2)]
-    for row in advantage.nonzero():
-        table = exact_table(score(row), valid[row], rows_per_pass=None)
-        leaf = table.detach().double().requires_grad_()  # both objectives are functions of it alone
-        evidence, weight = _expected_evidence(leaf, corruption), advantage[row].double()
-        objectives = (objective(evidence, weight), weight * log_prob_from_table(leaf))
-        for total, value in zip(totals, objectives, strict=True):
-            (upstream,) = torch.autograd.grad(value.sum(), leaf)
-            gradients = torch.autograd.grad(table, wanted, upstream.to(table.dtype), retain_graph=True)
-            for accumulated, gradient in zip(total, gradients, strict=True):
-                accumulated.add_(gradient)
-    first, second = (torch.cat([g.flatten() for g in total]) for total in totals)
-    share = float((first - second).norm() / second.norm()) if float(second.norm()) > 0 else math.nan
-    return Alignment(cosine(first, second), share, "exact")
+    rows = advantage.nonzero()[:, 0].tolist()
+    blocks = blocks_of(len(rows), most=8)
+    count = int(blocks[-1]) + 1 if rows else 1
+    sums = {name: zeros(count, wanted) for name in ("proxy", "again", "likelihood", "elbo")}
+    exact = True
+    for row, block in zip(rows, blocks.tolist(), strict=True):
+        place = torch.tensor([row], device=valid.device)
+        table = exact_table(score(place, None), valid[place], rows_per_pass=None)
+        leaf = table.detach().double().requires_grad_()  # all objectives are functions of it alone
+        weight = float(estimator.weight(valid[place].sum(-1).double()))
+        (likelihood,) = torch.autograd.grad(advantage[row].double() * weight * log_prob_from_table(leaf).sum(), leaf)
+        slopes = _expected_slopes(leaf, valid[row], advantage[row].double(), estimator, noise[[row]])
+        exact = exact and len(slopes) == 1
+        wants = {"likelihood": likelihood, "proxy": slopes[0], "again": slopes[-1]}
+        if estimator.beta:
+            bound = estimator.bound or estimator.corruption
+            wants["elbo"] = weight * _of_weights(expected_weights(bound, valid[row].cpu()), leaf)
+        done: list[tuple[Tensor, Tensor]] = []
+        for name, slope in wants.items():
+            flat = _multiple(slope, done)
+            if flat is None:
+                flat = reduced(torch.autograd.grad(table, wanted, slope.to(table.dtype), retain_graph=True), 0)
+                done.append((slope, flat))
+            sums[name][block] += flat
+    proxy, likelihoods = Parts(sums["proxy"], sums["again"]), Parts(sums["likelihood"], sums["likelihood"])
+    update = proxy + Parts(sums["elbo"], sums["elbo"]).times(estimator.beta)
+    return Products.of(proxy, likelihoods, update, "exact" if exact else "estimate").alignment()
 
 
-def _expected_evidence(table: Tensor, corruption: CorruptionConfig | None) -> MaskedEvidence:
-    """Evidence over masks of a [1, 2^n - 1, n] table whose mean is the expectation over a process, or nearly."""
-    length = table.shape[-1]
-    if corruption is None or corruption.scheme in UNIFORM_COUNT:
-        every = all_corruptions(length, 1)
-        return MaskedEvidence(table, every.masked.to(table.device), every.weights.to(table.device))
-    samples = 1 if corruption.scheme == "all-masked" else DRAWS
-    config = replace(corruption, samples=samples, prompt_share=0.0)
-    drawn = draw(config, torch.ones(1, length, dtype=torch.bool), None, Noise.keyed("cosine", examples=[0]))
-    place = (drawn.masked * 2 ** torch.arange(length)).sum(-1) - 1  # an empty mask takes any row and hides it
-    log_probs = table[:, place[0].clamp_min(0).to(table.device)] * drawn.masked.to(table.device)
-    return MaskedEvidence(log_probs, drawn.masked.to(table.device), drawn.weights.to(table))
+def _multiple(slope: Tensor, done: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
+    """The gradient that belongs to a slope, if it is a multiple of one whose gradient is known."""
+    for other, flat in done:
+        factor = float((slope * other).sum() / other.square().sum())
+        if torch.allclose(slope, factor * other, rtol=1e-12, atol=0.0):
+            return factor * flat
+    return None
 
 
-def sampled_alignment(
-    score: Callable[[Tensor], Score],
-    valid: Tensor,
-    advantage: Tensor,
-    objective: Objective,
-    parameters: Sequence[Tensor],
-    corruption: CorruptionConfig,
-    own_order: Tensor,
-    noise: Noise,
-    paths: int = 8,
-    sketch: int = 0,
-    rows_per_pass: int = 64,
-) -> Alignment:
-    """Both gradients over one batch of completions of any length, estimated twice each from independent noise.
+def _expected_slopes(
+    leaf: Tensor, counted: Tensor, advantage: Tensor, estimator: Estimator, noise: Noise
+) -> list[Tensor]:
+    """The expectation over masks of the objective's gradient with respect to a table [1, 2^n - 1, n].
 
-    ∇log π is Σ_k w_k ∇log w_k / Σ_k w_k over ``paths`` orders of which one has the posterior's law, which is unbiased:
-    first the order that the action was sampled by, then one drawn from the first set in proportion to w. Cosines and
-    norms are made of products across the two estimates, so that noise does not shrink them. About
-    2·paths·(L + 1) forward and backward rows an action for log π, and 2·K for the proxy.
-
-    Args:
-        score: as for `exact_alignment`.
-        valid: [B, L] bool.
-        advantage: [B].
-        objective: what the estimator ascends.
-        parameters: with respect to which the gradients are taken.
-        corruption: the estimator's process.
-        own_order: [B, L], the order by which each action was sampled.
-        noise: one stream a row.
-        paths: orders an estimate, at least 2.
-        sketch: numbers that a gradient is reduced to, by a seeded random projection that keeps scalar products in the
-            mean (each parameter is added to one of them with a random sign); 0 keeps all of it.
-        rows_per_pass: forward rows whose graph is held at once.
+    Exact where there is one; else two independent estimates.
     """
-    require(paths >= 2, "paths", paths, "give at least 2 decoding orders")
-    wanted = [p for p in parameters if p.requires_grad]
-    rows = advantage.nonzero()[:, 0]
-    some, streams = valid[rows], noise[rows.tolist()]
-    model = score(rows)
-    first = torch.cat([own_order[rows][:, None], random_orders(some, paths - 1, streams)], 1)
-    weights = _without_gradient(model, first, rows_per_pass)
-    drawn = (weights.softmax(-1).cumsum(-1) < streams.uniform(1, device=valid.device).double()).sum(-1)
-    again = first[torch.arange(len(rows)), drawn.clamp_max(paths - 1)][:, None]
-    second = torch.cat([again, random_orders(some, paths - 1, streams)], 1)
-    found: dict[str, list[Tensor]] = {"proxy": [], "likelihood": []}
-    for order in (first, second):
-        masks = draw(corruption, some.cpu(), None, streams).to(valid.device)
-        pieces = _proxy_terms(model, masks, objective, advantage[rows], rows_per_pass)
-        found["proxy"].append(_reduced(_gradient(model, pieces, wanted, rows_per_pass), sketch))
-        log_weights = weights if order is first else _without_gradient(model, order, rows_per_pass)
-        share = advantage[rows, None] * log_weights.softmax(-1).to(advantage.dtype)
-        found["likelihood"].append(
-            _reduced(_gradient(model, _order_terms(order, share), wanted, rows_per_pass), sketch)
-        )
-    return from_two(found["proxy"], found["likelihood"])
+    config, where = estimator.corruption, counted.cpu()
+    draws = Noise.keyed("expectation", int(2**31 * noise.uniform(1, dtype=torch.float64)), examples=range(2 * DRAWS))
+
+    def drawn(rows: slice) -> tuple[Tensor, Tensor]:
+        streams = draws[rows]
+        found = draw(config, where.expand(len(streams), -1), None, streams)
+        bits = found.masked[:, :, where] * 2 ** torch.arange(int(where.sum()))
+        return bits.sum(-1), found.weights.double()
+
+    def slope(sets: Tensor, weights: Tensor, probability: Tensor) -> Tensor:
+        evidence = _of_sets(leaf, sets.to(leaf.device), weights.to(leaf.device))
+        each = torch.ones(len(sets), dtype=torch.float64, device=leaf.device)
+        values = estimator.objective(evidence, advantage * each, int(where.sum()) * each)
+        (found,) = torch.autograd.grad((probability.to(leaf.device) * values).sum(), leaf)
+        return found
+
+    factor = _adds_up(leaf, *drawn(slice(0, 16)), advantage, estimator.objective)
+    if factor is not None:
+        return [factor * _of_weights(expected_weights(config, where), leaf)]
+    every = tuples(config, where)
+    if every is not None:
+        return [torch.stack([slope(part.sets, part.weights, part.probability) for part in every]).sum(0)]
+    even = torch.full((DRAWS,), 1 / DRAWS, dtype=torch.float64)
+    return [slope(*drawn(half), even) for half in (slice(0, DRAWS), slice(DRAWS, 2 * DRAWS))]
 
 
-Terms = tuple[Tensor, Tensor, Tensor]
-"""Forward rows [R], their masks [R, L], and the weights [R, L] of the log-probabilities that are summed up."""
+def _of_sets(leaf: Tensor, sets: Tensor, weights: Tensor) -> MaskedEvidence:
+    """Evidence [T, K, n] of sets of K masks, read from a table."""
+    masked = ((sets[..., None] >> torch.arange(leaf.shape[-1], device=leaf.device)) & 1).bool()
+    return MaskedEvidence(leaf[0, (sets - 1).clamp_min(0)] * masked, masked, weights)
 
 
-def _without_gradient(score: Score, order: Tensor, rows_per_pass: int) -> Tensor:
-    with torch.no_grad():
-        return order_log_weights(score, order, rows_per_pass).double()
+def _of_weights(weights: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of Σ_m W(m) Σ_{i∈m} log p(x_i | x_{not m}) with respect to a table [1, 2^n - 1, n]."""
+    return (weights[:, None] * all_masks(leaf.shape[-1]))[None].to(leaf.device)
 
 
-def _proxy_terms(score: Score, masks: Corruption, objective: Objective, advantage: Tensor, rows_per_pass: int) -> Terms:
-    """The objective's gradient with respect to every log-probability: what each of them weighs."""
-    batch, samples, length = masks.masked.shape
-    rows = torch.arange(batch, device=masks.masked.device).repeat_interleave(samples)
-    flat = masks.masked.reshape(-1, length)
-    with torch.no_grad():
-        parts = [score(r, m) for r, m in zip(rows.split(rows_per_pass), flat.split(rows_per_pass), strict=True)]
-    leaf = torch.cat(parts).double().reshape(batch, samples, length).requires_grad_()
-    value = objective(MaskedEvidence(leaf, masks.masked, masks.weights.double()), advantage.double())
-    (upstream,) = torch.autograd.grad(value.sum(), leaf)
-    return rows, flat, upstream.reshape(-1, length)
+def _adds_up(leaf: Tensor, sets: Tensor, weights: Tensor, advantage: Tensor, objective: Objective) -> float | None:
+    """The c of an objective that is c times the mean over K of weight x Σ log p, on policy; None where it is not one.
+
+    Told from its gradient under some sets of masks that the process draws.
+    """
+    evidence = _of_sets(leaf.detach(), sets.to(leaf.device), weights.to(leaf.device))
+    own = evidence.token_log_probs.clone().requires_grad_()
+    each = torch.ones(len(sets), dtype=torch.float64, device=leaf.device)
+    value = objective(replace(evidence, token_log_probs=own), advantage * each, leaf.shape[-1] * each)
+    (slope,) = torch.autograd.grad(value.sum(), own)
+    slope = slope * evidence.masked
+    plain = evidence.weights[..., None] * evidence.masked / evidence.masked.shape[1]
+    factor = float((slope * plain).sum() / plain.square().sum())
+    close = torch.allclose(slope, factor * plain, rtol=1e-9, atol=1e-9 * abs(factor) * float(plain.max()))
+    return factor if close else None
 
 
-def _order_terms(order: Tensor, share: Tensor) -> Terms:
-    """Σ_i Σ_k share_ik log w(σ_ik) as weighted log-probabilities."""
-    batch, paths, length = order.shape
-    step = torch.arange(int(order.max()) + 1, device=order.device)[:, None]
-    masked, revealed = order[:, :, None] >= step, order[:, :, None] == step
-    rows = torch.arange(batch, device=order.device).repeat_interleave(paths * len(step))
-    weights = share[:, :, None, None] * revealed
-    return rows, masked.reshape(-1, length), weights.reshape(-1, length)
+def zeros(count: int, parameters: Sequence[Tensor]) -> Tensor:
+    """No gradient, [J, P]."""
+    where = parameters[0].device if parameters else torch.device("cpu")
+    return torch.zeros(count, sum(p.numel() for p in parameters), dtype=torch.float64, device=where)
 
 
-def _gradient(score: Score, terms: Terms, parameters: Sequence[Tensor], rows_per_pass: int) -> list[Tensor]:
-    """∇ Σ weight·log p over some forward rows, a few of them at a time."""
-    total = [torch.zeros_like(p) for p in parameters]
-    for rows, masked, weights in _passes(terms, rows_per_pass):
-        value = (score(rows, masked) * weights.to(total[0].dtype)).sum()
-        for accumulated, gradient in zip(total, torch.autograd.grad(value, parameters), strict=True):
-            accumulated.add_(gradient)
-    return total
-
-
-def _passes(terms: Terms, rows_per_pass: int) -> Iterator[Terms]:
-    rows, masked, weights = terms
-    told = (weights != 0).any(-1)
-    parts = [part[told].split(rows_per_pass) for part in (rows, masked, weights)]
-    yield from zip(*parts, strict=True)
-
-
-def _reduced(gradients: Sequence[Tensor], size: int) -> Tensor:
+def reduced(gradients: Sequence[Tensor], size: int) -> Tensor:
     """One vector of all gradients, float64, or a count sketch of it that is the same projection every time."""
     if not size:
         return torch.cat([gradient.flatten().double() for gradient in gradients])
@@ -224,14 +207,3 @@ def _reduced(gradients: Sequence[Tensor], size: int) -> Tensor:
         sign = torch.randint(2, (gradient.numel(),), generator=generator) * 2 - 1
         sums.index_add_(0, place, gradient.flatten().double().cpu() * sign)
     return sums
-
-
-def from_two(proxy: Sequence[Tensor], likelihood: Sequence[Tensor]) -> Alignment:
-    """Cosine and share from two independent estimates of each gradient; an exact one stands for both."""
-    across = sum(float(one @ other) for one in proxy for other in likelihood) / 4
-    crossed = float(proxy[0] @ likelihood[1] + proxy[1] @ likelihood[0])
-    proxies, likelihoods = float(proxy[0] @ proxy[1]), float(likelihood[0] @ likelihood[1])
-    if proxies <= 0 or likelihoods <= 0:
-        return Alignment(math.nan, math.nan, "estimate")
-    angle = max(-1.0, min(1.0, across / math.sqrt(proxies * likelihoods)))
-    return Alignment(angle, math.sqrt(max(0.0, proxies + likelihoods - crossed) / likelihoods), "estimate")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipod.drift.alignment import Alignment
 from dipod.drift.gap import Gap
+from dipod.drift.products import Alignment
 from dipod.errors import at_least, require
 
 GROWTH = 3.0

@@ -161,6 +161,12 @@ class MaskedPolicy:
 
         return score
 
+    def hide(self, observation: Tokens, hidden: Tensor | None) -> Tokens:
+        """Prompts with some of their tokens [B, P] behind the mask."""
+        if hidden is None:
+            return observation
+        return observation.with_ids(observation.ids.masked_fill(hidden, self.mask_id))
+
     def evidence(
         self, observation: Tokens, action: Tokens, corruption: Corruption, rows_per_pass: int | None = None
     ) -> MaskedEvidence:
@@ -173,8 +179,7 @@ class MaskedPolicy:
             return evaluate(self.score(observation, action), corruption, rows_per_pass)
         batch, samples, length = corruption.masked.shape
         rows = torch.arange(batch, device=action.ids.device).repeat_interleave(samples)
-        seen = observation[rows]
-        seen = seen.with_ids(seen.ids.masked_fill(corruption.prompt.flatten(0, 1), self.mask_id))
+        seen = self.hide(observation[rows], corruption.prompt.flatten(0, 1))
         each = torch.arange(len(rows), device=rows.device)
         score = self.score(seen, action[rows])
         flat = score_in_passes(score, each, corruption.masked.flatten(0, 1), rows_per_pass)

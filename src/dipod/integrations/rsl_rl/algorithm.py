@@ -238,7 +238,8 @@ class FlowAlgorithm(PPO):  # type: ignore[misc]
             few = batch[spread(len(batch), monitor.aligned).to(self.device)]
             few = replace(few, observation=self.actor.observation(cast(TensorDict, few.observation)))
             generator = keyed_generator(self.seed, "monitor", self.updates, device=self.device)
-            return Look(gap, alignment_of(self.actor.policy, self.row, few, generator), entropy_of(gap))
+            found = alignment_of(self.actor.policy, self.row, few, generator, self.beta or 0.0, self.learner.bound)
+            return Look(gap, found, entropy_of(gap))
 
         def agreed(affordable: bool) -> bool:
             return bool(float(self.peers.gather(torch.tensor(float(affordable)))[0]))
