@@ -214,6 +214,9 @@ def test_prompts_must_divide_among_processes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     runs.create(folder, tiny(trainer__prompts=3, trainer__group_size=3))
     assert "prompts: 3" in to_yaml(runs.read_config(folder))
-    with pytest.raises(AssertionError, match=r"trainer\.prompts = 9: give a multiple of the number of processes \(2\)"):
+    with pytest.raises(
+        AssertionError, match=r"trainer\.prompts = 9: give a multiple of the number of processes \(2\)"
+    ) as refused:
         launch(folder, 2)
+    assert str(refused.value).count("dipod: error") == 1, "one process speaks for all"
     assert json.dumps(runs.read_metrics(folder)) == "[]"

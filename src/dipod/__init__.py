@@ -7,7 +7,7 @@ them `dipod.algorithms` (the table), `dipod.trainer` (the loop) and `dipod.two_t
 
 from importlib.metadata import version
 
-from dipod import two_token
+from dipod import launch, two_token  # launch before anything loads torch
 from dipod.algorithms import ALGORITHMS, Algorithm
 from dipod.errors import UserError
 from dipod.tightening import Distillation, Initial, Interleave, Off, Regularise
@@ -26,5 +26,6 @@ __all__ = [
     "Trainer",
     "UserError",
     "__version__",
+    "launch",
     "two_token",
 ]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from dipod import sharding
+from dipod import meeting, sharding
 from dipod.errors import RewardFailed, UserError, require
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Processes:
         """What ``work`` gives on this process; where it fails on one, it does on all, so that none waits for another.
 
         Raises:
-            RewardFailed: on this process, or on another one.
+            RewardFailed: on this process or on another one, the same on all.
         """
         result, failure = None, None
         try:
@@ -197,8 +197,17 @@ class Processes:
             failure = error
         failed = failure is not None if self.count == 1 else float(self.total(torch.tensor(float(bool(failure))))) > 0
         if failed:
-            raise failure or RewardFailed("process", self.rank, "stopped with another one, which says why")
+            raise self._first_of(failure)
         return cast(T, result)
+
+    def _first_of(self, failure: RewardFailed | None) -> RewardFailed:
+        """What failed on the first process where something did."""
+        if failure is not None and self.count == 1:
+            return failure
+        from accelerate.utils import gather_object
+
+        mine = None if failure is None else (failure.field, failure.value, failure.mend)
+        return RewardFailed(*next(found for found in gather_object([mine]) if found is not None))
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -211,28 +220,12 @@ def first() -> bool:
 
 
 def by_first(work: Callable[[], T]) -> T:
-    """What ``work`` gives on the first process, on all of them: the others wait for it.
+    """What ``work`` gives on the first process, on all of them: the others wait for it, as long as it takes.
 
-    Raises:
-        UserError: raised by ``work``; on all processes, so that none waits for ever.
+    Whatever ``work`` raises is raised on all.
     """
-    if "RANK" not in os.environ:
-        return work()
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    state = PartialState(cpu=not torch.cuda.is_available())
-    found: list[Any] = [None]
-    if state.is_main_process:
-        try:
-            found = [work()]
-        except UserError as error:
-            found = [error]
-    broadcast_object_list(found)
-    if isinstance(found[0], UserError):
-        raise found[0]
-    given: T = found[0]
-    return given
+    met = meeting.join()
+    return work() if met is None else met.by_first(work)
 
 
 def leave(status: int) -> NoReturn:
@@ -243,6 +236,7 @@ def leave(status: int) -> NoReturn:
     """
     if "RANK" not in os.environ:
         sys.exit(status)
+    meeting.part()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -257,10 +251,12 @@ def start(mixed_precision: str = "no", tracker: str | None = None, folder: Path 
         folder: where a tracker may write.
 
     Raises:
-        UserError: the tracker is not installed, or the launch file asks for something that is not.
+        UserError: some processes did not come in time, the tracker is not installed, or the launch file asks for
+            something that is not.
     """
     from accelerate import Accelerator
 
+    meeting.join()
     on_cpu = not torch.cuda.is_available()
     directory = None if folder is None else str(folder)
     try:

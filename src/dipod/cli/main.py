@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
-from dipod import __version__
+from dipod import __version__, meeting
 from dipod.cli import (
     compare,
     drift,
@@ -48,7 +48,7 @@ COMMANDS = (
     two_token,
 )
 TAKE_SETTINGS = (train.NAME, compare.NAME, evaluate.NAME)
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN = 2, 130, 1
 
 
 def _help_formatter(prog: str) -> argparse.HelpFormatter:
@@ -100,7 +100,7 @@ def entry() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 a mistake of the user's, 130 interrupted and saved."""
+    """Run one command; returns the exit status: 0 done, 2 a user's mistake, 130 interrupted and saved, 1 broken."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         parser, children = build_parser()
@@ -113,12 +113,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _notes():
             run(arguments)
     except UserError as error:
-        print(f"dipod: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _end(f"error{meeting.elsewhere()}: {error}", EXIT_USER_ERROR)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"dipod: {stop or 'interrupted'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _end(f"{stop or 'interrupted'}", EXIT_INTERRUPTED)
+    except Exception as error:
+        silent = meeting.fail(EXIT_BROKEN)
+        if silent is None:
+            return EXIT_BROKEN
+        if not meeting.broke(error):
+            raise
+        print(f"dipod: error: {meeting.loss(error, silent)}", file=sys.stderr)
+        return EXIT_BROKEN
     return 0
+
+
+def _end(line: str, status: int) -> int:
+    """End all processes of this run with a line that one of them prints; returns the exit status."""
+    if meeting.fail(status) is not None:
+        print(f"dipod: {line}", file=sys.stderr)
+    return status
 
 
 @contextmanager
