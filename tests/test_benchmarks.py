@@ -124,6 +124,14 @@ def test_flow(tmp_path: Path) -> None:
     assert row["ratio"].keys() == parts | {f"{part}_cpu" for part in parts}
 
 
+def test_alignment(tmp_path: Path) -> None:
+    found = result(tmp_path, "alignment.py", "--models", "1", "--looks", "2", "--tokens", "3")
+    tight = {row["algorithm"]: row for row in found["tight"]}
+    assert tight["espo"]["drift_share"] == pytest.approx(0, abs=1e-6)
+    assert tight["spg"]["drift_share"] > 0.05
+    assert found["sampled"][0]["exact"] <= 1
+
+
 def test_brackets(tmp_path: Path) -> None:
     found = result(
         tmp_path, "brackets.py", "--models", "2", "--actions", "8", "--paths", "2", "4", "--exact-rows", "9000"

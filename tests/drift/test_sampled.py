@@ -124,6 +124,14 @@ def test_an_angle_below_noise_is_not_told() -> None:
     assert found.numbers() == {"cosine_kind": "below noise"}
 
 
+def test_no_advantages_have_no_angle() -> None:
+    batch = Batch(3, 8.0)
+    batch.advantage = torch.zeros(3, dtype=torch.float64)
+    found = batch.sampled(noise(3))
+    assert math.isnan(found.cosine)
+    assert not found.below_noise
+
+
 def test_masks_over_prompt_tokens_are_part_of_the_estimator() -> None:
     """Where an estimator hides the prompt it learns of another conditional, and its gradient is another."""
     batch = Batch(40, 60.0)

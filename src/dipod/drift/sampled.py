@@ -63,11 +63,14 @@ def sampled_alignment(
         rows_per_pass: forward rows whose graph is held at once.
 
     Returns:
-        An "estimate".
+        An "estimate"; NaN where all advantages are zero.
     """
     require(paths >= 2, "paths", paths, "give at least 2 decoding orders")
     wanted = [p for p in parameters if p.requires_grad]
     rows = advantage.nonzero()[:, 0]
+    if not len(rows):
+        nothing = Parts(zeros(1, wanted), zeros(1, wanted))
+        return Products.of(nothing, nothing, nothing, "estimate").alignment()
     some, streams, hidable = valid[rows], noise[rows.tolist()], None if prompt is None else prompt[rows].cpu()
     length = some.sum(-1).double()
     batch, factor = _Batch(rows, advantage[rows].double(), length), estimator.weight(length)
@@ -143,7 +146,7 @@ class _Work:
     def gradient(self, terms: _Terms) -> Tensor:
         """∇ Σ weight·log p of every block, [J, P]."""
         parts = []
-        for block in range(int(self.blocks.max()) + 1 if len(self.blocks) else 0):
+        for block in range(int(self.blocks.max()) + 1):
             here = (self.blocks[terms.owner] == block) & (terms.weights != 0).any(-1)
             total = [torch.zeros_like(p) for p in self.parameters]
             pieces = [part[here].split(self.rows_per_pass) for part in (terms.rows, terms.masked, terms.weights)]
@@ -152,7 +155,7 @@ class _Work:
                 for accumulated, gradient in zip(total, torch.autograd.grad(value, self.parameters), strict=True):
                     accumulated.add_(gradient)
             parts.append(reduced(total, self.sketch))
-        return torch.stack(parts) if parts else zeros(1, self.parameters)
+        return torch.stack(parts)
 
 
 def _proxy_terms(score: ScoreOf, batch: _Batch, masks: Corruption, objective: Objective, rows_per_pass: int) -> _Terms:
