@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from dipod.errors import UserError
@@ -21,4 +22,14 @@ def load_extra(module: str, extra: str = "language") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError("module", error.name or module, f'install it with: pip install "dipod[{extra}]"') from error
+        raise _missing(error.name or module, extra) from error
+
+
+def require_extra(module: str, extra: str = "language") -> None:
+    """Raise the same error without importing the module, for one that another process imports."""
+    if importlib.util.find_spec(module) is None:
+        raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> UserError:
+    return UserError("module", module, f'install it with: pip install "dipod[{extra}]"')

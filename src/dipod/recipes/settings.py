@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent
 PRESETS = FOLDER / "presets" / "released.yaml"
 CONTROL_PRESETS = FOLDER / "presets" / "released_control.yaml"
 INHERITS = "inherits"
-REWARDS_OF_PRESETS = ("paper", "released", "released_spg")
+REWARDS_OF_PRESETS = ("verify", "paper", "released", "released_spg")
 """What a preset may replace by its own variant."""
 
 

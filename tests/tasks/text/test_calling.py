@@ -233,7 +233,7 @@ def test_functions_come_from_files_and_modules(my: Path, tmp_path: Path) -> None
         ("{folder}/broken.py:f", "broken.py cannot be imported (SyntaxError: "),
         ("{folder}/raises.py:f", "raises.py cannot be imported (ValueError: no, line 2)"),
         ("no_such_module:f", "give module:function of an installed module"),
-        ("exact_answer, nothing", "choose from exact_answer"),
+        ("exact_answer, nothing", "choose from verify"),
     ],
 )
 def test_functions_that_cannot_be_had_are_named_at_the_start(

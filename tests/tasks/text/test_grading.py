@@ -61,7 +61,12 @@ def test_sudoku_counts_empty_cells_and_solves_boards_with_their_clues() -> None:
         ("gsm8k", 0.1, Fraction(1, 10)),
         ("gsm8k", "1,250", Fraction(1250)),
         ("gsm8k", "-3", Fraction(-3)),
+        ("gsm8k", "9 * 2 = <<9*2=18>>18\n#### 1,018", Fraction(1018)),
+        ("gsm8k", "so $\\boxed{18}$.", Fraction(18)),
         ("math", "", ""),
+        ("math", 5, "5"),
+        ("math", 0.5, "0.5"),
+        ("math", "so it is $\\boxed{\\frac12}$.", "\\frac12"),
         ("countdown", {"numbers": [3, 5], "target": 1.6, "more": 0}, Countdown((3, 5), Fraction(8, 5))),
         ("sudoku", BOARD, Board(PUZZLE, SOLUTION)),
     ],
@@ -79,7 +84,9 @@ def test_references(task: str, value: Any, reference: Any) -> None:
         ("gsm8k", float("nan"), "give a number"),
         ("gsm8k", float("inf"), "give a number"),
         ("gsm8k", 10**400, "give a number"),
-        ("math", 5, "reference = 5: give the answer as text"),
+        ("math", True, "reference = True: give the answer as text or a number"),
+        ("math", ["5"], "give the answer as text or a number"),
+        ("math", float("nan"), "give the answer as text or a number"),
         ("countdown", [[3, 5], 8], 'give {"numbers"'),
         ("countdown", {"numbers": [3, 5]}, 'give {"numbers"'),
         ("countdown", {"numbers": [], "target": 8}, "reference, numbers = []"),
@@ -138,7 +145,8 @@ GOOD = json.dumps({"generation": "x", "reference": 1}) + "\n"
         ("[" * 100_000, "line 2"),
         ('{"reference": 1}', "line 2 = {'reference': 1}: give an object with \"generation\""),
         ('{"generation": "x"}', "line 2 = {'generation': 'x'}: give a \"reference\""),
-        ('{"generation": 5, "reference": 1}', "line 2, generation = 5: give text"),
+        ('{"generation": true, "reference": 1}', "line 2, generation = True: give text or a number"),
+        ('{"generation": NaN, "reference": 1}', "line 2, generation = nan: give text or a number"),
         ('{"generation": ["x"], "reference": 1}', "line 2, generation = ['x']: give text"),
         ('{"generation": "x", "reference": "y"}', "line 2, reference = 'y': give a number"),
         ('{"generation": "x", "reference": {"n": 1}}', "line 2, reference"),
@@ -184,4 +192,4 @@ def test_all_math500_answers_are_right_in_a_box(tmp_path: Path) -> None:
     texts = [f"<answer>\n\\boxed{{{row['answer']}}}\n</answer><|eot_id|>" for row in rows]
     written = [{"generation": text, "reference": row["answer"]} for text, row in zip(texts, rows, strict=True)]
     path = write(tmp_path / "gold.jsonl", *written)
-    assert [score_file(path, "math", parser)["correct"] for parser in PARSER_NAMES] == [500, 500, 500]
+    assert [score_file(path, "math", parser)["correct"] for parser in PARSER_NAMES] == [500] * 4

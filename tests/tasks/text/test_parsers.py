@@ -7,11 +7,13 @@ from fractions import Fraction
 import pytest
 
 from dipod.errors import UserError
-from dipod.tasks.text.parsers import PARSER_NAMES, PARSERS, find_parser, strict_answer
+from dipod.tasks.text.parsers import PARSERS, find_parser, strict_answer
 from dipod.tasks.text.references import Board, Countdown
 from dipod.tasks.text.rows import TASKS
 
 END = "<|eot_id|><|endoftext|><|endoftext|>"
+NAMES = ("d1", "spg", "strict")
+""""verify" has tests of its own."""
 PUZZLE, SOLUTION, OTHER = "1200340201400001", "1234341221434321", "2143432112343412"
 
 GSM8K = [
@@ -48,11 +50,11 @@ GSM8K = [
 
 @pytest.mark.parametrize(("text", "d1", "spg", "strict"), GSM8K, ids=range(len(GSM8K)))
 def test_gsm8k(text: str, d1: float | None, spg: float | None, strict: Fraction | None) -> None:
-    assert [PARSERS["gsm8k"][name].read(text) for name in PARSER_NAMES] == [d1, spg, strict]
+    assert [PARSERS["gsm8k"][name].read(text) for name in NAMES] == [d1, spg, strict]
 
 
 def test_gsm8k_accepts_the_same_number() -> None:
-    for name in PARSER_NAMES:
+    for name in NAMES:
         parser = PARSERS["gsm8k"][name]
         assert parser.accepts(parser.read("<answer>0.1</answer>"), Fraction(1, 10))
         assert not parser.accepts(parser.read("<answer>0.1</answer>"), Fraction(1, 5))
@@ -88,11 +90,11 @@ MATH = [
 
 @pytest.mark.parametrize(("text", "published", "strict"), MATH, ids=range(len(MATH)))
 def test_math(text: str, published: str | None, strict: str | None) -> None:
-    assert [PARSERS["math"][name].read(text) for name in PARSER_NAMES] == [published, published, strict]
+    assert [PARSERS["math"][name].read(text) for name in NAMES] == [published, published, strict]
 
 
 def test_math_accepts_equivalent_answers_and_keeps_the_published_fault() -> None:
-    for name in PARSER_NAMES:
+    for name in NAMES:
         assert PARSERS["math"][name].accepts("\\dfrac12", "0.5")
         assert not PARSERS["math"][name].accepts(None, "0.5")
     assert PARSERS["math"]["strict"].accepts("x/2", "x / 2")
@@ -127,7 +129,7 @@ COUNTDOWN = [
 
 @pytest.mark.parametrize(("text", "published", "strict"), COUNTDOWN, ids=range(len(COUNTDOWN)))
 def test_countdown(text: str, published: bool, strict: bool) -> None:
-    parsers = [PARSERS["countdown"][name] for name in PARSER_NAMES]
+    parsers = [PARSERS["countdown"][name] for name in NAMES]
     assert [parser.accepts(parser.read(text), TASK) for parser in parsers] == [published, published, strict]
 
 
@@ -141,7 +143,7 @@ def test_countdown(text: str, published: bool, strict: bool) -> None:
 )
 def test_countdown_faults_of_the_published_rules(expression: str, task: Countdown) -> None:
     text = f"<answer>\\boxed{{{expression}}}</answer>"
-    results = [PARSERS["countdown"][name].accepts(PARSERS["countdown"][name].read(text), task) for name in PARSER_NAMES]
+    results = [PARSERS["countdown"][name].accepts(PARSERS["countdown"][name].read(text), task) for name in NAMES]
     assert results == [True, True, False]
 
 
@@ -169,11 +171,11 @@ SUDOKU = [
 
 @pytest.mark.parametrize(("text", "published", "strict"), SUDOKU, ids=range(len(SUDOKU)))
 def test_sudoku(text: str, published: str, strict: str) -> None:
-    assert [PARSERS["sudoku"][name].read(text) for name in PARSER_NAMES] == [published, published, strict]
+    assert [PARSERS["sudoku"][name].read(text) for name in NAMES] == [published, published, strict]
 
 
 def test_sudoku_accepts_the_whole_board() -> None:
-    for name in PARSER_NAMES:
+    for name in NAMES:
         assert PARSERS["sudoku"][name].accepts(SOLUTION, Board(PUZZLE, SOLUTION))
         assert not PARSERS["sudoku"][name].accepts("2" + SOLUTION[1:], Board(PUZZLE, SOLUTION))
 
@@ -189,7 +191,7 @@ def test_tokens_after_a_complete_answer_change_nothing(token: str) -> None:
         ("sudoku", SOLUTION),
     ):
         text = f"because\n</reasoning>\n<answer>\n{answer}\n</answer>"
-        for name in PARSER_NAMES:
+        for name in NAMES:
             parser = PARSERS[task][name]
             assert parser.read(f"{text}{token}") == parser.read(text)
             assert parser.read(f"<|startoftext|>{text}{token}") == parser.read(text)
@@ -241,5 +243,5 @@ def test_hostile_text_is_read_in_linear_time(piece: str) -> None:
 def test_an_unknown_name_is_told_what_there_is() -> None:
     with pytest.raises(UserError, match="task = 'chess': choose one of gsm8k, math, countdown, sudoku"):
         find_parser("chess", "d1")
-    with pytest.raises(UserError, match="parser = 'd2': choose one of d1, spg, strict"):
+    with pytest.raises(UserError, match="parser = 'd2': choose one of verify, strict, d1, spg"):
         find_parser("math", "d2")

@@ -249,7 +249,9 @@ def test_generic_rewards() -> None:
 
 def every_function() -> list[RewardFunction]:
     listed = [f for variants in REWARDS.values() for functions in variants.values() for f in functions]
-    return list({f.__name__: f for f in [*listed, rewards.exact_answer, rewards.numeric_answer]}.values())
+    return list(
+        {f.__name__: f for f in [*listed, rewards.verify, rewards.exact_answer, rewards.numeric_answer]}.values()
+    )
 
 
 COLUMNS = {"answer": "7", "numbers": [2, 3, 4], "target": 5, "puzzle": PUZZLE, "solution": SOLUTION, "other": None}
@@ -271,7 +273,7 @@ def test_every_reward_keeps_the_contract_of_trl(function: RewardFunction) -> Non
 
 def test_variants_have_functions_of_different_names() -> None:
     for variants in REWARDS.values():
-        assert set(variants) == {"paper", "released", "released_spg"}
+        assert set(variants) == {"verify", "paper", "released", "released_spg"}
         for functions in variants.values():
             assert len({f.__name__ for f in functions}) == len(functions)
 

@@ -159,7 +159,7 @@ def test_a_custom_task_is_asked_rewarded_and_graded(tmp_path: Path) -> None:
     assert "Add.\n\n1 + 1?" in text
     assert text.endswith("<answer>")
     assert not task.tokenizer.decode(task.draw(1, "train", 0, 0).prompts[0]).endswith("<answer>")
-    with pytest.raises(UserError, match=r"task\.rewards = 'mine': choose from exact_answer"):
+    with pytest.raises(UserError, match=r"task\.rewards = 'mine': choose from verify"):
         custom(tmp_path, ROWS, rewards="mine")
     with pytest.raises(UserError, match="question"):
         custom(tmp_path, [{"answer": "1"}]).draw(1, "train", 0, 0)

@@ -24,13 +24,15 @@ class TextConfig:
         shots: worked examples before the question (sudoku: up to 3).
         prefill: text that an answer begins with in training; it belongs to the prompt.
         eval_prefill: likewise in evaluations ("<reasoning>" in the published ones).
-        rewards: "paper", or "released" for what the published code measures; functions by name, or by place as
+        rewards: "verify", right however it is written; "paper", the same rewards for one way of writing it (that of
+            the parser "strict"); "released" for what the published code measures; functions by name, or by place as
             file.py:function or module:function. Several are separated by commas and added up.
         reward_weights: one number for each name in ``rewards``, separated by commas; empty for 1 each.
         completions: what reward functions are given: "text"; "messages", [{"role": .., "content": ..}]; or "auto",
             messages for problems that come as such.
         solved_at: the reward from which a problem without a right answer counts as solved (custom tasks).
-        parser: how evaluations read an answer: "strict", or "d1" or "spg" as these systems do.
+        parser: how "solved" is judged: "verify" as the rewards of that name do, "strict", or "d1" or "spg" as these
+            systems do.
         max_prompt: longest prompt in tokens.
         overlong: what happens to a longer one: "error", "drop" its problem, or "truncate-left" (keeps the end).
         completion_length: tokens of an answer.
@@ -54,11 +56,11 @@ class TextConfig:
     shots: int = 0
     prefill: str = ""
     eval_prefill: str = ""
-    rewards: str = "paper"
+    rewards: str = "verify"
     reward_weights: str = ""
     completions: Literal["auto", "text", "messages"] = "auto"
     solved_at: float = 1.0
-    parser: Literal["strict", "d1", "spg"] = "strict"
+    parser: Literal["verify", "strict", "d1", "spg"] = "verify"
     max_prompt: int = 200
     overlong: Literal["error", "drop", "truncate-left"] = "error"
     completion_length: int = 256

@@ -41,10 +41,10 @@ def last_boxed(text: str) -> str | None:
     return None if end is None else content[1:end].strip()
 
 
-def closing_brace(text: str) -> int | None:
-    """Where the brace that ``text`` begins with is closed, escaped braces apart; None if it is not."""
+def closing_brace(text: str, start: int = 0) -> int | None:
+    """Where the brace at ``start`` is closed, escaped braces apart; None if it is not."""
     depth = 0
-    for token in _BRACE.finditer(text):
+    for token in _BRACE.finditer(text, start):
         depth += (token[0] == "{") - (token[0] == "}")
         if depth == 0 and token[0] == "}":
             return token.start()

@@ -1,8 +1,8 @@
 r"""Parsers by task and name: how an answer is read out of a generation, and when it is right.
 
-``d1`` and ``spg`` are what the published evaluations did (see `published_parsers`). ``strict`` is ours: the answer is
-the whole content of the last complete pair of answer tags, or of a ``\boxed`` that fills it, before the first end
-token; nothing is guessed from the text around it.
+``verify`` is the default (see `verify`): right is what says the same as the reference, however it is written. ``d1``
+and ``spg`` are what the published evaluations did (see `published_parsers`). ``strict`` takes the whole content of the
+last complete pair of answer tags, or of a ``\boxed`` that fills it, before the first end token, written in one way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from dipod.errors import require
 from dipod.tasks.text import published_parsers as published
+from dipod.tasks.text import verify
 from dipod.tasks.text.arithmetic import reaches, read_number, uses_numbers
 from dipod.tasks.text.mathematics import closing_brace, is_equivalent
 from dipod.tasks.text.references import Board, Countdown
@@ -32,7 +33,7 @@ class Parser:
 
     Attributes:
         read: the answer in a generation: a number or None (gsm8k), text or None (math), an expression or None
-            (countdown), sixteen characters or nothing (sudoku).
+            (countdown), sixteen characters or nothing (sudoku). ``verify`` gives the text, or the digits, as found.
         accepts: whether an answer that was read is right, given the reference; on Sudoku, the whole board.
     """
 
@@ -84,7 +85,7 @@ def find_parser(task: str, name: str) -> Parser:
         UserError: an unknown task or name.
     """
     require_task(task)
-    require(name in PARSERS[task], "parser", name, f"choose one of {', '.join(PARSERS[task])}")
+    require(name in PARSERS[task], "parser", name, f"choose one of {', '.join(PARSER_NAMES)}")
     return PARSERS[task][name]
 
 
@@ -133,15 +134,27 @@ PARSERS: Mapping[str, Mapping[str, Parser]] = {
         "d1": Parser(published.gsm8k_answer_d1, _same_float),
         "spg": Parser(published.gsm8k_answer_spg, _same_float),
         "strict": Parser(strict_number, _same_number),
+        "verify": Parser(verify.verified_answer, verify.same_number),
     },
-    "math": {"d1": _RELEASED_MATH, "spg": _RELEASED_MATH, "strict": Parser(strict_answer, is_equivalent)},
+    "math": {
+        "d1": _RELEASED_MATH,
+        "spg": _RELEASED_MATH,
+        "strict": Parser(strict_answer, is_equivalent),
+        "verify": Parser(verify.verified_answer, verify.same_mathematics),
+    },
     "countdown": {
         "d1": _RELEASED_COUNTDOWN,
         "spg": _RELEASED_COUNTDOWN,
         "strict": Parser(strict_expression, _reaches),
+        "verify": Parser(verify.verified_expression, verify.reaches_target),
     },
-    "sudoku": {"d1": _RELEASED_SUDOKU, "spg": _RELEASED_SUDOKU, "strict": Parser(strict_board, _same_board)},
+    "sudoku": {
+        "d1": _RELEASED_SUDOKU,
+        "spg": _RELEASED_SUDOKU,
+        "strict": Parser(strict_board, _same_board),
+        "verify": Parser(verify.verified_board, verify.same_board),
+    },
 }
 PUBLISHED_NAMES = ("d1", "spg")
 """Of parsers that are as published."""
-PARSER_NAMES: tuple[str, ...] = tuple(PARSERS["gsm8k"])
+PARSER_NAMES = ("verify", "strict", *PUBLISHED_NAMES)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dipod.errors import UserError, require
 from dipod.tasks.text.arithmetic import read_number
+from dipod.tasks.text.mathematics import last_boxed
 from dipod.tasks.text.rows import require_task, short
 
 LARGEST = 1e300
@@ -45,7 +46,8 @@ def read_reference(task: str, value: Any, where: str = "reference") -> Reference
     """Check a reference as it stands in JSON.
 
     Args:
-        task: gsm8k (a number, or its text with or without commas), math (the answer's text), countdown
+        task: gsm8k (a number, its text with or without commas, or a solution that ends in ``#### number`` or has it in
+            a box), math (the answer as text or number, or a solution with its answer in a box), countdown
             (``{"numbers": [..], "target": n}``) or sudoku (``{"puzzle": "..", "solution": ".."}``, 16 digits each).
         value: the reference.
         where: how a complaint names it.
@@ -55,11 +57,29 @@ def read_reference(task: str, value: Any, where: str = "reference") -> Reference
     """
     require_task(task)
     if task == "gsm8k":
-        return exact_number(value, where)
+        return exact_number(_final(value) if isinstance(value, str) else value, where)
     if task == "math":
-        require(isinstance(value, str), where, short(value), "give the answer as text")
-        return str(value)
+        return answer_text(value, where)
     return _countdown(value, where) if task == "countdown" else _board(value, where)
+
+
+def answer_text(value: Any, where: str) -> str:
+    """An answer as text: a number as it is written, the last box of a solution, any other text as a whole.
+
+    Raises:
+        UserError: anything else; ``where`` is how the complaint names it.
+    """
+    if isinstance(value, str):
+        return last_boxed(value) or value
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and np.isfinite(value):
+        return str(value)
+    raise UserError(where, short(value), "give the answer as text or a number")
+
+
+def _final(text: str) -> str:
+    """What a solution of GSM8K ends in."""
+    _, mark, last = text.rpartition("####")
+    return last if mark else last_boxed(text) or text
 
 
 def exact_number(value: Any, where: str) -> Fraction:

@@ -1,8 +1,9 @@
 """Reward functions of the text tasks: as the papers describe them, as released, and for tasks of one's own.
 
 All have TRL's form, ``f(prompts, completions, **columns) -> list[float | None]``; rewards of a task are summed with
-weight 1. ``REWARDS[task][variant]`` are those of a published run: "paper" follows the papers' words, "released" what
-the code of d1, wd1 and DiPOD's FPO did, "released_spg" that of SPG and DiPOD's SPG runs.
+weight 1. ``REWARDS[task][variant]`` are those of a run: "verify" (the default) and "paper" follow the papers' words,
+with answers taken as right as the parsers ``verify`` and ``strict`` take them; "released" is what the code of d1, wd1
+and DiPOD's FPO did, "released_spg" that of SPG and DiPOD's SPG runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dipod.tasks.text.arithmetic import reaches, uses_numbers
 from dipod.tasks.text.completions import RewardFunction, per_completion
 from dipod.tasks.text.mathematics import TOLERANCE, is_equivalent, last_boxed
 from dipod.tasks.text.parsers import strict_answer, strict_expression, strict_number
-from dipod.tasks.text.references import exact_number
+from dipod.tasks.text.references import Countdown, answer_text, exact_number
 from dipod.tasks.text.released_rewards import (
     count_tags,
     released_boxed_and_answer_tags,
@@ -30,6 +31,15 @@ from dipod.tasks.text.released_rewards import (
     released_xml_count,
 )
 from dipod.tasks.text.tags import CLOSE, last_answer, tagged
+from dipod.tasks.text.verify import (
+    reaches_target,
+    same_mathematics,
+    same_number,
+    verified_answer,
+    verified_board,
+    verified_expression,
+    written_with,
+)
 
 __all__ = [
     "REWARDS",
@@ -45,6 +55,11 @@ __all__ = [
     "soft_format",
     "strict_format",
     "sudoku",
+    "verified_countdown",
+    "verified_gsm8k_correctness",
+    "verified_math_correctness",
+    "verified_sudoku",
+    "verify",
     "xml_count",
 ]
 
@@ -130,6 +145,45 @@ def sudoku(text: str, puzzle: str, solution: str) -> float:
 
 
 @per_completion("answer")
+def verified_gsm8k_correctness(text: str, answer: Any) -> float:
+    """2 if the answer is the reference as a number, however it is written."""
+    return 2.0 if same_number(verified_answer(text), exact_number(answer, "column answer")) else 0.0
+
+
+@per_completion("answer")
+def verified_math_correctness(text: str, answer: Any) -> float:
+    """2 if the answer says the same as the reference, an answer or a solution with a box."""
+    return 2.0 if same_mathematics(verified_answer(text), answer_text(answer, "column answer")) else 0.0
+
+
+@per_completion("numbers", "target")
+def verified_countdown(text: str, numbers: Sequence[int], target: float) -> float:
+    """1 if an expression with exactly these numbers reaches the target, 0.1 if only the numbers are right."""
+    expression, problem = (
+        verified_expression(text),
+        Countdown(tuple(map(int, numbers)), exact_number(target, "column target")),
+    )
+    if written_with(expression, problem.numbers) is None:
+        return 0.0
+    return 1.0 if reaches_target(expression, problem) else 0.1
+
+
+@per_completion("puzzle", "solution")
+def verified_sudoku(text: str, puzzle: str, solution: str) -> float:
+    """Share of the empty cells that are right; short of 1 by a cell unless the board is right as a whole, clues too."""
+    board = verified_board(text)
+    empty = [at for at, digit in enumerate(puzzle) if digit == "0"]
+    right = sum(board[at : at + 1] == solution[at] for at in empty)
+    return (right if board == solution else min(right, len(empty) - 1)) / len(empty) if empty else 0.0
+
+
+@per_completion("answer")
+def verify(text: str, answer: Any) -> float:
+    """1 if the answer says the same as the column ``answer``: a number, words, an expression."""
+    return 1.0 if same_mathematics(verified_answer(text), answer_text(answer, "column answer")) else 0.0
+
+
+@per_completion("answer")
 def exact_answer(text: str, answer: str) -> float:
     """1 if the whole content of the last answer tags (or of a box that fills them) is the column ``answer``."""
     return 1.0 if strict_answer(text) == str(answer).strip() else 0.0
@@ -153,6 +207,12 @@ def _has_tags(text: str) -> bool:
     return both is not None and text.find(CLOSE, both.end()) >= 0
 
 
+_VERIFY: dict[str, tuple[RewardFunction, ...]] = {
+    "gsm8k": (xml_count, soft_format, strict_format, integer, verified_gsm8k_correctness),
+    "math": (verified_math_correctness, boxed_and_answer_tags),
+    "countdown": (verified_countdown,),
+    "sudoku": (verified_sudoku,),
+}
 _PAPER: dict[str, tuple[RewardFunction, ...]] = {
     "gsm8k": (xml_count, soft_format, strict_format, integer, gsm8k_correctness),
     "math": (math_correctness, boxed_and_answer_tags),
@@ -173,6 +233,7 @@ _RELEASED: dict[str, tuple[RewardFunction, ...]] = {
 }
 REWARDS: Mapping[str, Mapping[str, tuple[RewardFunction, ...]]] = {
     task: {
+        "verify": _VERIFY[task],
         "paper": _PAPER[task],
         "released": _RELEASED[task],
         "released_spg": tuple(released_spg_xml_count if f is released_xml_count else f for f in _RELEASED[task]),

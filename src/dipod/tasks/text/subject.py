@@ -20,14 +20,22 @@ from dipod.tasks.text.generators import countdown_rows, random_expression, sudok
 from dipod.tasks.text.grading import Grade, grade
 from dipod.tasks.text.prompts import messages
 from dipod.tasks.text.references import read_reference
-from dipod.tasks.text.rewards import REWARDS, exact_answer, format_tags, numeric_answer
+from dipod.tasks.text.rewards import (
+    REWARDS,
+    exact_answer,
+    format_tags,
+    numeric_answer,
+    verified_math_correctness,
+    verify,
+)
 from dipod.tasks.text.rows import TASKS, Row, short
 from dipod.tasks.text.sources import PUBLISHED, load_rows, read_rows
+from dipod.tasks.text.symbolic import require_symbolic
 
 __all__ = ["Subject", "build_subject", "reference_of", "total_reward"]
 
 GENERATE = "generate"
-GENERIC: Mapping[str, RewardFunction] = {f.__name__: f for f in (exact_answer, numeric_answer, format_tags)}
+GENERIC: Mapping[str, RewardFunction] = {f.__name__: f for f in (verify, exact_answer, numeric_answer, format_tags)}
 """Rewards for tasks of one's own; those of the other tasks can be named as well."""
 
 
@@ -64,7 +72,7 @@ def build_subject(config: TextConfig) -> Subject:
     """The subject that the settings name.
 
     Raises:
-        UserError: a source that cannot be read, or rewards that do not exist.
+        UserError: a source that cannot be read, rewards that do not exist, or math-verify is needed and not installed.
     """
     if config.name not in TASKS:
         return _custom(config)
@@ -81,6 +89,8 @@ def build_subject(config: TextConfig) -> Subject:
     mend = "problems are made for countdown and sudoku only; give a file or a dataset"
     require(not made or name in makers, "task.train_source", GENERATE, mend)
     rewards, weights = chosen_rewards(config)
+    if name == "math" and (config.parser == "verify" or verified_math_correctness in rewards):
+        require_symbolic()
     return Subject(
         name=name,
         rows=lambda split: (
@@ -150,6 +160,11 @@ def _imitate_countdown(config: TextConfig, row: Row, generator: torch.Generator)
 def _custom(config: TextConfig) -> Subject:
     """A task of the user's own: a file with ``question`` (and ``answer``, and other columns), rewards by name."""
     rewards, weights = chosen_rewards(config)
+    mend = "choose verify or strict; the published parsers are those of the published tasks"
+    require(config.parser in {"verify", "strict"}, "task.parser", config.parser, mend)
+    judges = [exact_answer]
+    if config.parser == "verify":
+        judges = [verify, *(f for f in (exact_answer, numeric_answer) if f in rewards)]
     sources = {"train": config.train_source, "test": config.test_source}
     for split, source in sources.items():
         require(bool(source), f"task.{split}_source", source, "name a JSONL or CSV file with question and answer")
@@ -159,7 +174,10 @@ def _custom(config: TextConfig) -> Subject:
         return [{"role": "user", "content": f"{config.instruction}\n\n{row['question']}".strip()}]
 
     def read(split: Split) -> Sequence[Row]:
-        return read_rows(sources[split], ("question",), split, partial(_check_references, rewards))
+        rows = read_rows(sources[split], ("question",), split, partial(_check_references, rewards))
+        if verify in {*judges, *rewards} and any(row.get("answer") is not None for row in rows):
+            require_symbolic()
+        return rows
 
     return Subject(
         name="custom",
@@ -168,7 +186,7 @@ def _custom(config: TextConfig) -> Subject:
         messages=ask,
         rewards=rewards,
         weights=weights,
-        grade=_judge,
+        grade=partial(_judge, config.parser, judges),
         reference=lambda row: next((row[key] for key in _REFERENCES if row.get(key) is not None), None),
         solved_at=config.solved_at,
     )
@@ -178,13 +196,13 @@ _REFERENCES = ("answer", "target", "solution")
 """Columns that hold the right answer of a custom problem."""
 
 
-def _judge(text: str, row: Row) -> Grade | None:
+def _judge(parser: str, judges: Sequence[RewardFunction], text: str, row: Row) -> Grade | None:
     """Whether a text has a custom problem's right answer, which its columns say; None where they say nothing."""
     if row.get("answer") is not None:
-        solved = bool(exact_answer(prompts=[""], completions=[text], answer=[row["answer"]])[0])
+        solved = any(f(prompts=[""], completions=[text], answer=[row["answer"]])[0] for f in judges)
         return Grade(int(solved), 1, solved)
     kind = _kind(row)
-    return None if kind is None else grade(kind, "strict", text, reference_of(kind, row))
+    return None if kind is None else grade(kind, parser, text, reference_of(kind, row))
 
 
 def _kind(row: Row) -> str | None:
