@@ -68,7 +68,7 @@ class Meeting:
     ending: threading.Lock = field(default_factory=threading.Lock)
 
     def by_first(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives on rank 0, or raises there, on all of them: the others wait for it, as long as it takes."""
+        """What ``work`` gives on rank 0, or raises there, on all of them; the others wait as long as it takes."""
         self.asked += 1
         key = f"first/{self.asked}"
         if self.launch.rank == 0:
@@ -80,9 +80,9 @@ class Meeting:
             self.store.set(key, pickle.dumps((found, None)))  # type: ignore[arg-type]
             return found
         _until(lambda: self.store.check([key]), FOREVER.total_seconds())
-        answer, error = pickle.loads(self.store.get(key))
-        if error is not None:
-            raise error
+        answer, failure = pickle.loads(self.store.get(key))
+        if failure is not None:
+            raise failure
         given: T = answer
         return given
 
