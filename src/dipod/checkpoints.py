@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dipod.errors import UserError
 from dipod.files import replacing_folder, write_json
+from dipod.guard import require_finite
 from dipod.policies.hf_masked import HFMasked
 from dipod.policies.hub import load_weights, save_weights
 from dipod.policies.lora import ADAPTER_WEIGHTS, has_adapters, save_adapter
@@ -43,7 +44,11 @@ def save_checkpoint(
         optimisers: their moments and step counts; learning rates are settings, not state.
         scalars: whatever else the loop needs; randomness is keyed by the step, so the step is all that it needs.
         tensors: of whatever else has a state, such as environments.
+
+    Raises:
+        NotFinite: a weight or a moment is not finite; nothing is written then.
     """
+    require_finite(network, optimisers.values())
     with replacing_folder(folder) as aside:
         save_network(network, aside)
         for name, optimiser in optimisers.items():
@@ -151,8 +156,14 @@ def refuse_engine(folder: Path) -> None:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint ``step-N`` with the largest N in ``folder``, or None."""
-    found = [(int(p.name[5:]), p) for p in folder.glob("step-*") if p.name[5:].isdigit()]
-    return max(found)[1] if found else None
+    found = steps_of(folder)
+    return found[max(found)] if found else None
+
+
+def steps_of(folder: Path) -> dict[int, Path]:
+    """The checkpoints ``step-N`` in ``folder`` by N, in order."""
+    found = {int(path.name[5:]): path for path in folder.glob("step-*") if path.name[5:].isdigit()}
+    return dict(sorted(found.items()))
 
 
 def flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -226,7 +226,8 @@ def _run(
         raise Interrupted("saved; the same command goes on where it stopped")
     if failures:
         cell, complaint = failures[0]
-        raise UserError(cell.name, str(cell.folder), f"it failed ({complaint}); the same command goes on")
+        more = "" if "`dipod train --resume" in complaint else "; the same command goes on"
+        raise UserError(cell.name, str(cell.folder), f"it failed ({complaint}){more}")
 
 
 def _start(cell: Cell, descriptors: Sequence[int], environment: Mapping[str, str]) -> Cell:

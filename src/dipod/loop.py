@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from dipod.drift.monitor import Beta, Look, MonitorConfig, Spent, Watch, look
+from dipod.guard import NotFinite, blame, largest, weights
 from dipod.parallel import Processes
 from dipod.tightening import Tightening
 
@@ -30,6 +32,8 @@ class TrainState:
         gap: the last gap measured for the tightening's sake, in nats; None before that.
         gap_before: the one measured before that.
         evaluated: the last step whose policy was evaluated; -1 before the first.
+        loss: of the last update; None before the first.
+        largest_weight: the largest magnitude among the trained parameters.
         watch: what the monitor of drift remembers.
     """
 
@@ -38,6 +42,8 @@ class TrainState:
     gap: float | None = None
     gap_before: float | None = None
     evaluated: int = -1
+    loss: float | None = None
+    largest_weight: float | None = None
     watch: Watch = field(default_factory=Watch)
 
 
@@ -66,6 +72,8 @@ class Loop(ABC, Generic[Config]):
     processes: Processes
     tightening: Tightening[Any]
     spent: Spent
+    network: nn.Module
+    parameters: list[Tensor]
 
     @abstractmethod
     def train_step(self) -> Metrics:
@@ -83,10 +91,14 @@ class Loop(ABC, Generic[Config]):
         """Train from the current state to the last step, yielding one object of metrics a step (step 0: untrained)."""
         if self.state.evaluated < 0:
             self.begin()
-            yield {"step": 0, **self.evaluate()}
+            yield {"step": 0, **self._weigh(), **self.evaluate()}
         while self.state.step < self.config.steps:
             started = time.perf_counter()
-            metrics = self.train_step()
+            try:
+                metrics = self.train_step() | self._weigh()
+            except NotFinite as error:
+                raise error.at(f"at step {self.state.step + 1}") from error
+            self.state.loss = float(metrics["loss"])
             self.state.step += 1
             self.spent.total += time.perf_counter() - started
             if self.due(self.config.evaluate_every, self.state.step):
@@ -94,6 +106,16 @@ class Loop(ABC, Generic[Config]):
             if "monitor_gap" in metrics:
                 metrics["monitor_share"] = self.spent.share
             yield {"step": self.state.step, **metrics, "seconds": time.perf_counter() - started}
+
+    def _weigh(self) -> Metrics:
+        """The largest weight, which must be finite; a look over the parameters once an update."""
+        size = largest(self.parameters)
+        if self.processes.sharded:
+            size = self.processes.gather(size.reshape(1)).amax()
+        if not bool(torch.isfinite(size)):
+            raise blame(weights([self.network]))
+        self.state.largest_weight = float(size)
+        return {"largest_weight": float(size)}
 
     def look(self, config: MonitorConfig, usual_beta: float, measure: Callable[[], Look]) -> Metrics:
         """What the monitor of drift says at this update, where one is due and within its budget.

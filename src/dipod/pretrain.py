@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dipod.config import PretrainConfig
+from dipod.guard import blame, gradients, weights
 from dipod.likelihood.corruption import CorruptionConfig, draw
 from dipod.noise import Noise, keyed_generator
 from dipod.policies.masked import MaskedPolicy
@@ -56,6 +57,10 @@ class Pretrainer:
         elbo = self.policy.evidence(observation, action, corruption).elbo().mean()
         self.optimiser.zero_grad()
         (-elbo).backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
+        if not bool(torch.isfinite(norm + elbo.detach())):
+            networks = [self.policy.network]
+            named = [*weights(networks), ("ELBO", elbo), *gradients(networks)]
+            raise blame(named, "pretrain.learning_rate").at(f"at step {self.step + 1} of pre-training")
         self.optimiser.step()
         return elbo.item()

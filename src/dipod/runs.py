@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from dipod import locks
-from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint, steps_of
 from dipod.config import RunConfig
 from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
@@ -23,6 +23,7 @@ from dipod.control.trainer import ControlTrainer
 from dipod.drift.monitor import Watch
 from dipod.errors import RewardFailed, UserError
 from dipod.files import make_folder, remove_folder, sweep, write_json, write_text
+from dipod.guard import largest
 from dipod.locks import hold
 from dipod.loop import Metrics
 from dipod.parallel import Processes, by_first, start
@@ -123,8 +124,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
         UserError: it has none yet.
     """
     last_checkpoint(folder)
-    found = {int(path.name[5:]): path for path in (folder / CHECKPOINTS).glob("step-*") if path.name[5:].isdigit()}
-    return dict(sorted(found.items()))
+    return steps_of(folder / CHECKPOINTS)
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -234,7 +234,8 @@ def make_base(session: Session, config: RunConfig, policy: MaskedPolicy, task: T
         for step, elbo in pretrainer.run():
             session.listener.pretrained(step, config.pretrain.steps, elbo)
             if session.stop or (every and step % every == 0):
-                save_checkpoint(partial / f"step-{step}", policy.network, optimisers, {"step": step})
+                scalars = {"step": step, "loss": -elbo, "largest_weight": float(largest(pretrainer.parameters))}
+                save_checkpoint(partial / f"step-{step}", policy.network, optimisers, scalars)
                 if latest is not None:
                     remove_folder(latest)
                 latest = partial / f"step-{step}"
@@ -301,7 +302,8 @@ def discard_start(folder: Path) -> None:
 
 def save(folder: Path, trainer: Trainer | ControlTrainer) -> None:
     """Write a checkpoint of a trainer, on the first process; all of them where the state is sharded."""
-    scalars, processes = asdict(trainer.state), trainer.processes
+    processes, rate = trainer.processes, trainer.settings.optimiser.learning_rate
+    scalars = {**asdict(trainer.state), "learning_rate": rate}
     if processes.sharded:
         processes.save_sharded(folder.with_name(f".{folder.name}"))
         if processes.main:
@@ -322,9 +324,13 @@ def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
     else:
         scalars = load_checkpoint(folder, trainer.network, trainer.optimisers)
         trainer.load_tensors(load_tensors(folder))
+    rate = trainer.settings.optimiser.learning_rate
+    if isinstance(trainer, ControlTrainer) and scalars.get("learning_rate", rate) != rate:
+        trainer.learner.learning_rate = rate  # it was changed since: the one that was reached is no more
     state = trainer.state
     state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
     state.gap_before = scalars.get("gap_before")
+    state.loss, state.largest_weight = scalars.get("loss"), scalars.get("largest_weight")
     state.evaluated, state.watch = int(scalars["evaluated"]), Watch.of(scalars.get("watch", {}))
 
 

@@ -18,13 +18,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dipod.algorithms import Algorithm
 from dipod.config import Settings, TrainerConfig
 from dipod.drift.gap import bracket_rows
 from dipod.drift.monitor import Look, Spent
+from dipod.errors import RewardFailed
 from dipod.evaluation import evaluate
+from dipod.guard import blame, first_bad, gradients, weights
 from dipod.loop import Loop, Metrics, TrainState
 from dipod.meter import Meter
 from dipod.noise import Noise, derive
@@ -71,7 +73,7 @@ class Trainer(Loop[TrainerConfig]):
     ) -> None:
         settings.sampler.blocks_of(task.completion_length)
         self.policy, self.task, self.tightening, self.settings, self.seed = policy, task, tightening, settings, seed
-        self.config = settings.trainer
+        self.config, self.network = settings.trainer, policy.network
         self.processes = processes or start()
         self.policy.network.to(self.processes.device)
         self.algorithm = self._adapted(algorithm)
@@ -110,11 +112,6 @@ class Trainer(Loop[TrainerConfig]):
         self.state, self.spent = TrainState(), Spent()
         self.shown: list[dict[str, Any]] = []
         self.intact = False
-
-    @property
-    def network(self) -> nn.Module:
-        """What a checkpoint holds."""
-        return self.policy.network
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resumed run needs besides network, optimisers and `state`: nothing."""
@@ -193,7 +190,7 @@ class Trainer(Loop[TrainerConfig]):
         sample = self.policy.sample(observation, blank, self.settings.sampler, noise, self.task.eos_id)
         ids = sample.ids.cpu()
         action, counted = self.task.complete(mine, ids)
-        own = self.processes.together(partial(self.task.reward, mine, ids))
+        own = self.processes.together(partial(self._rewards, mine, ids))
         reward = self.processes.gather(own)
         advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
         if config.scale_advantages and self.algorithm.scaled:
@@ -209,16 +206,34 @@ class Trainer(Loop[TrainerConfig]):
             sample.order,
         )
 
+    def _rewards(self, problems: Any, ids: Tensor) -> Tensor:
+        """The task's rewards of completions, [B], which must be finite."""
+        reward = self.task.reward(problems, ids)
+        found = first_bad([("reward", reward)])
+        if found is not None:
+            row = int((~reward.isfinite()).nonzero()[0])
+            raise RewardFailed(
+                f"reward of completion {row} at step {self.state.step + 1}", found[1], "give finite rewards"
+            )
+        return reward
+
     def distil(self, rollouts: Rollouts, stage: Distillation) -> list[float]:
         """Maximise the ELBO of the reference's rollouts, with fresh corruption samples at every step."""
         updater = self.updater
         step = self.state.step
         return distil(
             lambda i: updater.ascend_elbo(rollouts, step, i),
-            lambda: self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm),
+            self._clip,
             self.optimisers["distillation"],
             stage,
         )
+
+    def _clip(self) -> None:
+        """Bound a stage's gradient, which must be finite."""
+        norm = self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm)
+        if norm is not None and not bool(torch.isfinite(norm)):
+            networks = [self.policy.network]
+            raise blame([*weights(networks), *gradients(networks)], "interleave.learning_rate", "ELBO of a stage")
 
     def evaluate(self) -> Metrics:
         """Solved problems and the gap on held-out problems, with the same noise every time."""

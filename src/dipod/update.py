@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dipod.algorithms import Algorithm, Batch
 from dipod.config import Settings
-from dipod.errors import UserError, require
+from dipod.errors import require
+from dipod.guard import blame, gradients, weights
 from dipod.likelihood.caching import backward_in_parts
 from dipod.likelihood.corruption import CorruptionConfig, InnerStep, bounds, draw
 from dipod.likelihood.evidence import Corruption, MaskedEvidence
@@ -150,7 +151,7 @@ class Updater:
             with self._dropout(step, i):
                 seen = self._backward(rollouts, drawn[which], old[which], references[which], beta)
             norm = self.processes.clip(self.parameters, self.settings.optimiser.max_grad_norm)
-            self._check_finite(seen.objective, norm, step)
+            metrics["loss"] = -self._finite(rollouts, seen, norm)
             optimiser.step()
             if ratios and not fresh and i == 0:
                 old = [torch.cat(seen.new)]
@@ -277,12 +278,13 @@ class Updater:
             metrics |= dict(zip(("clip_fraction_positive", "clip_fraction_negative"), shares, strict=True))
         return metrics
 
-    def _check_finite(self, objective: float, norm: Tensor | None, step: int) -> None:
-        """Stop before a NaN reaches the parameters, and name the first bad gradient."""
-        total = self.processes.total(torch.tensor(objective))
+    def _finite(self, rollouts: Rollouts, seen: _Seen, norm: Tensor | None) -> float:
+        """The objective over all processes; stops before a number that is not finite reaches the parameters."""
+        total = self.processes.total(torch.tensor(seen.objective))
         if bool(torch.isfinite(total)) and (norm is None or bool(torch.isfinite(norm))):
-            return
-        named = self.policy.network.named_parameters()
-        bad = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), "the objective")
-        mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
-        raise UserError(f"gradient of {bad} at step {step + 1}", objective, mend)
+            return float(total)
+        networks = [self.policy.network]
+        computed = [("reward", rollouts.reward), ("advantage", rollouts.advantage)]
+        for name, parts in (("old proxy", seen.old), ("proxy", seen.new), ("ELBO", seen.elbo)):
+            computed += [(name, part) for part in parts]
+        raise blame([*weights(networks), *computed, *gradients(networks)], otherwise="objective")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -12,11 +13,13 @@ from rich.console import Console
 from dipod import runs
 from dipod.cli.progress import Display, facts
 from dipod.control.config import ControlConfig
-from dipod.errors import UserError
+from dipod.errors import UserError, require
+from dipod.guard import NotFinite
 from dipod.parallel import by_first, first
 from dipod.recipes import AnyConfig, load, overlay, to_yaml
 from dipod.report import write_report
 from dipod.report.live import Live
+from dipod.rewinding import advice, retune, rewind
 from dipod.stopping import Interrupted
 
 NAME = "train"
@@ -41,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/RECIPE-ALGORITHM-seedN)")
     parser.add_argument("--resume", nargs="?", const=LATEST, metavar="RUN", help="go on with a run where it stopped")
     parser.add_argument(
+        "--from",
+        dest="start",
+        type=int,
+        metavar="N",
+        help="with --resume: go on from the checkpoint of update N (0: from the base); what came after is kept aside",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print settings, a prompt, memory and steps; train nothing"
     )
     parser.add_argument("--json", action="store_true", help="print the last metrics as one JSON object")
@@ -52,12 +62,15 @@ def run(arguments: argparse.Namespace) -> None:
         _plan(arguments)
         return
     console = Console(stderr=arguments.json, quiet=not first())
+    require(arguments.start is None or arguments.resume is not None, "--from", arguments.start, "it goes with --resume")
     folder = _resumed(arguments) if arguments.resume else _started(arguments)
     config = runs.read_config(folder)
     console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", highlight=False)
     with Display(console) as display:
         try:
             runs.train(folder, Live(folder, display) if first() else display)
+        except NotFinite as error:
+            raise NotFinite(error.field, error.value, advice(folder, config, error)) from error
         except Interrupted:
             raise Interrupted(f"saved; go on with `{again(folder)}`") from None
         except KeyboardInterrupt:
@@ -122,6 +135,12 @@ def _resumed(arguments: argparse.Namespace) -> Path:
         started = arguments.out or _last_default_folder(overlay(load(arguments.recipe), arguments.settings))
         arguments.settings = {} if arguments.out is None else arguments.settings
         folder = started
+    if arguments.start is not None:
+        aside = by_first(lambda: rewind(folder, arguments.start))
+        if aside is not None and first():
+            print(f"dipod: note: what came after update {arguments.start} is in {aside}", file=sys.stderr)
+    if arguments.settings:
+        arguments.settings = by_first(lambda: retune(folder, arguments.settings))
     if arguments.settings:
         field, value = next(iter(arguments.settings.items()))
         raise UserError(field, value, "a resumed run keeps the settings in its config.yaml; leave this out")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dipod.control.config import SelfDistillationConfig
 from dipod.control.rollouts import Collector
 from dipod.errors import UserError
+from dipod.guard import blame, gradients, weights
 from dipod.likelihood.flow import FlowNoise, TimesConfig, draw_noise, flow_evidence
 from dipod.policies.flow import FlowPolicy
 from dipod.policies.vae import VaePolicy
@@ -163,7 +164,10 @@ def self_distil(
         optimiser.zero_grad()
         loss.backward()
         peers.share_gradients(policy.parameters())
-        nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            computed = [("observation", observation), ("action", action), ("losses", losses)]
+            raise blame([*weights([policy]), *computed, *gradients([policy])], "distillation.learning_rate")
         optimiser.step()
         told = peers.mean(torch.stack([loss.detach(), seen.reward.mean()])).tolist()
         rounds.append(Round(told[0], buffer.held * peers.size, told[1]))

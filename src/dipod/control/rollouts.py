@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dipod.control.peers import ALONE, Peers
+from dipod.errors import UserError
+from dipod.guard import blame, first_bad, weights
 from dipod.tasks.control.guard import check_observation, check_step
 from dipod.tasks.control.protocol import Environment
 
@@ -90,8 +92,15 @@ class Collector:
         records: list[tuple[Tensor, ...]] = []
         for _ in range(steps):
             action, record = policy.act(self.observation, generator)
-            step = self.environment.step(action, generator)
-            check_step(self.environment, step)
+            try:
+                step = self.environment.step(action, generator)
+                check_step(self.environment, step)
+            except UserError as error:
+                if first_bad([("action", action)]) is not None:  # the policy's fault, not the environment's
+                    parameters = weights([policy]) if isinstance(policy, nn.Module) else ()
+                    named = [*parameters, ("observation", self.observation), ("action", action)]
+                    raise blame(named) from error
+                raise
             seen.append(
                 (self.observation, action, step.reward, step.terminated, step.truncated, step.final_observation)
             )

@@ -73,6 +73,7 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         chosen = (settings.trainer, settings.objective, settings.optimiser)
         self.learner = Learner(policy, critic, algorithm, *chosen, self.peers)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"policy": self.learner.optimiser}
+        self.parameters: list[Tensor] = list(self.learner.parameters)
         self.collector = Collector(environment, self.peers)
         self.state, self.spent = TrainState(), Spent()
         self.shown: list[dict[str, Any]] = []

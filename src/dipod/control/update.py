@@ -15,7 +15,7 @@ from dipod.control.algorithms import ControlAlgorithm, ControlObjective
 from dipod.control.config import ControlOptimiserConfig, ControlTrainerConfig
 from dipod.control.peers import ALONE, Peers
 from dipod.control.rollouts import Trajectories
-from dipod.errors import UserError
+from dipod.guard import blame, gradients, weights
 from dipod.likelihood.flow import FlowEvidence
 from dipod.loop import Metrics
 from dipod.objectives.entropy import nearest_neighbour_entropy
@@ -223,12 +223,15 @@ class Learner:
         self.peers.share_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         if not bool(torch.isfinite(norm)):
-            mend = "lower optimiser.learning_rate or resume from the last checkpoint; no parameter was changed"
-            raise UserError("gradient", float(norm), mend)
+            networks = [self.policy, self.critic]
+            computed = {"observation": batch.observation, "action": batch.action, "value": batch.value}
+            computed |= {"returns": batch.returns, "advantage": batch.advantage, "old proxy": batch.old}
+            computed |= {"log-ratio": log_ratio, "objective": gain, "critic's error": value_loss}
+            raise blame([*weights(networks), *computed.items(), *gradients(networks)])
         self.optimiser.step()
         outside = (log_ratio.exp() - 1).abs() > algorithm.clip
         sign = batch.advantage.reshape(-1, *[1] * (outside.dim() - 1)).expand_as(outside)
-        found = {"value_loss": value_loss.detach(), "grad_norm": norm}
+        found = {"loss": loss.detach(), "value_loss": value_loss.detach(), "grad_norm": norm}
         for name, side in (("positive", sign > 0), ("negative", sign < 0)):
             found |= {f"outside_{name}": (outside & side).sum(), name: side.sum()}
         if isinstance(evidence, FlowEvidence):
