@@ -217,3 +217,22 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.startswith("Settings of")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "blamed"),
+    [
+        (["eval", "runs/x", "--lengths", "8,a"], "--lengths = '8,a'"),
+        (["eval", "runs/x", "--lengths", ""], "--lengths = ''"),
+        (["eval", "runs/x", "--problems", "0"], "--problems = 0"),
+        (["two-token", "--steps", "0"], "--steps = 0"),
+        (["compare", "sudoku", "--seeds", "0,x"], "--seeds = '0,x'"),
+    ],
+)
+def test_the_flag_that_was_typed_is_blamed(
+    command: list[str], blamed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    assert blamed in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

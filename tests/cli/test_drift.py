@@ -69,6 +69,8 @@ def test_a_flow_of_many_dimensions_has_an_estimate(
         (["--paths", "1"], "--paths = 1: give at least 2"),
         (["--exact-tokens", "20"], "--exact-tokens = 20: give 0 to 14; longer completions are bracketed"),
         (["--gradient", "-1"], "--gradient = -1"),
+        (["--actions", "0"], "--actions = 0: give a whole number of at least 1"),
+        (["--sketch", "-1"], "--sketch = -1"),
     ],
 )
 def test_impossible_wishes_are_refused(

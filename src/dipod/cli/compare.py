@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         seeds = [int(seed) for seed in arguments.seeds.split(",") if seed]
     except ValueError as error:
-        raise UserError("seeds", arguments.seeds, "give whole numbers separated by commas") from error
+        raise UserError("--seeds", arguments.seeds, "give whole numbers separated by commas") from error
     started = time.perf_counter()
     cells = compare.plan(config, algorithms, seeds, out, parse_vary(arguments.vary))
     with _Board(console, cells) as board:

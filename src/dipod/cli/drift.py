@@ -49,7 +49,7 @@ own; both ends close in as K' grows. log π is that of one token a step in rando
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("--actions", type=int, default=0, metavar="N", help="actions measured (default: the run's)")
+    parser.add_argument("--actions", type=int, metavar="N", help="actions measured (default: the run's)")
     parser.add_argument("--paths", type=int, metavar="K'", help="decoding orders (default: %(default)s)")
     parser.add_argument("--exact-tokens", type=int, metavar="N", help="longest exact (default: %(default)s)")
     parser.add_argument("--decoding", choices=("random", "run"), help="whose log π is measured")
@@ -70,9 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Restore every checkpoint and measure it."""
     config, found = runs.read_config(arguments.folder), runs.checkpoints(arguments.folder)
-    require(arguments.actions >= 0, "--actions", arguments.actions, "give a whole number of at least 1")
+    if arguments.actions is not None:
+        require(arguments.actions >= 1, "--actions", arguments.actions, "give a whole number of at least 1")
     require(arguments.paths >= 2, "--paths", arguments.paths, "give at least 2: one order says nothing about the gap")
     require(arguments.gradient >= 0, "--gradient", arguments.gradient, "give a number of rollouts, or 0 for none")
+    require(arguments.sketch >= 0, "--sketch", arguments.sketch, "give how many numbers, or 0 for all")
     fits = 0 <= arguments.exact_tokens <= MAX_EXACT_TOKENS
     mend = f"give 0 to {MAX_EXACT_TOKENS}; longer completions are bracketed, ever more closely with --paths"
     require(fits, "--exact-tokens", arguments.exact_tokens, mend)
@@ -103,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
 class _Asked:
     """The numbers on the command line."""
 
-    actions: int
+    actions: int | None
     paths: int
     exact_tokens: int
     decoding: str
@@ -135,7 +137,7 @@ def _of_language(config: RunConfig, checkpoint: Path, asked: _Asked, announce: b
     """What a masked model's own completions of held-out problems say, and its rollouts on training problems."""
     free = config.sampler if asked.decoding == "run" else SamplerConfig(max_rows=config.sampler.max_rows)
     count = asked.actions or config.trainer.gap_problems or config.trainer.evaluate_problems
-    require(count > 0, "--actions", asked.actions, "the run measures on nothing; give a number of actions")
+    require(count > 0, "--actions", count, "the run measures on nothing; give a number of actions")
     group = config.trainer.group_size
     sizes = replace(
         config.trainer,

@@ -62,15 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, evaluate, print."""
     settings = dict(arguments.settings)
+    if arguments.problems is not None:
+        require(arguments.problems >= 1, "--problems", arguments.problems, "give a whole number of at least 1")
     folder = Path(arguments.model)
     if (folder / runs.CONFIG).is_file() and isinstance(runs.read_config(folder), ControlConfig):
         _evaluate_control(arguments, folder, settings)
         return
     if arguments.problems is not None:
         settings["trainer.evaluate_problems"] = str(arguments.problems)
-    for length in (arguments.lengths or "").split(","):
-        chosen = {**settings, **_of_length(length)} if length else settings
-        _evaluate(arguments, chosen)
+    chosen = [settings] if arguments.lengths is None else [settings | own for own in _of_lengths(arguments.lengths)]
+    for each in chosen:
+        _evaluate(arguments, each)
 
 
 def _evaluate_control(arguments: argparse.Namespace, folder: Path, settings: dict[str, str]) -> None:
@@ -112,10 +114,12 @@ def _gap_line(metrics: Metrics, width: int) -> list[str]:
     return [f"{'gap':<{width}} {metrics['gap']:.4f} nats ({kind})   ELBO {metrics['elbo']:.3f} nats"]
 
 
-def _of_length(text: str) -> dict[str, str]:
-    """Settings of the published evaluations for answers of a length: half as many steps as tokens."""
-    require(text.isdigit() and int(text) >= 2, "lengths", text, "give whole numbers separated by commas")
-    return {"task.completion_length": text, "sampler.steps": str(int(text) // 2)}
+def _of_lengths(text: str) -> list[dict[str, str]]:
+    """Settings of the published evaluations for answers of some lengths: half as many steps as tokens."""
+    lengths = [word.strip() for word in text.split(",")]
+    good = all(length.isdecimal() and int(length) >= 2 for length in lengths)
+    require(good, "--lengths", text, "give whole numbers of at least 2, separated by commas, such as 128,256")
+    return [{"task.completion_length": length, "sampler.steps": str(int(length) // 2)} for length in lengths]
 
 
 def _evaluate(arguments: argparse.Namespace, settings: dict[str, str]) -> None:

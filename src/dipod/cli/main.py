@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 from dipod import __version__, meeting
 from dipod.cli import (
     compare,
+    completion,
     drift,
     evaluate,
     export,
@@ -46,6 +47,7 @@ COMMANDS = (
     motion,
     recipes,
     two_token,
+    completion,
 )
 TAKE_SETTINGS = (train.NAME, compare.NAME, evaluate.NAME)
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN = 2, 130, 1

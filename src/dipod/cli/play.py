@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not isinstance(config, ControlConfig):
         mend = "play shows control runs (track, pendulum, ...); `dipod report` shows this one"
         raise UserError("run", str(arguments.folder), mend)
-    for name in ("episodes", "steps"):
+    for name in ("episodes", "steps", "paths"):
         value = getattr(arguments, name)
         require(value is None or value >= 1, f"--{name}", value, "give a whole number of at least 1")
     require(arguments.fps is None or 0 < arguments.fps <= 100, "--fps", arguments.fps, "give a number up to 100")

@@ -16,7 +16,7 @@ from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.guard import NotFinite
 from dipod.parallel import by_first, first
-from dipod.recipes import AnyConfig, load, overlay, to_yaml
+from dipod.recipes import AnyConfig, blamed, load, overlay, to_yaml
 from dipod.report import write_report
 from dipod.report.live import Live
 from dipod.rewinding import advice, retune, rewind
@@ -118,7 +118,10 @@ def _started(arguments: argparse.Namespace) -> Path:
 
     def create() -> Path:
         folder: Path = arguments.out or _default_folders(config)[-1]
-        runs.create(folder, config)
+        try:
+            runs.create(folder, config)
+        except UserError as error:
+            raise blamed(error, arguments.recipe, arguments.settings) from error
         return folder
 
     return by_first(create)

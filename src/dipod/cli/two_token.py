@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run every method and write what came out."""
-    require(arguments.steps >= 1, "steps", arguments.steps, "give at least 1 update")
+    require(arguments.steps >= 1, "--steps", arguments.steps, "give at least 1 update")
     histories = two_token.experiment(arguments.steps)
     path = two_token.write(histories, arguments.out)
     figure = write_figure(histories, arguments.out)

@@ -12,6 +12,7 @@ from dipod.recipes.build import (
 )
 from dipod.recipes.settings import (
     AnyConfig,
+    blamed,
     control,
     fields,
     language,
@@ -25,6 +26,7 @@ from dipod.recipes.settings import (
 
 __all__ = [
     "AnyConfig",
+    "blamed",
     "build_policy",
     "build_pretrainer",
     "build_task",

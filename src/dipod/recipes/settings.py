@@ -15,7 +15,8 @@ import yaml
 
 from dipod.config import CommonConfig, RunConfig
 from dipod.control.config import ControlConfig
-from dipod.errors import UserError, require
+from dipod.errors import UserError
+from dipod.recipes.reading import read_settings
 from dipod.tasks.configs import ControlTaskConfig, task_config
 from dipod.tasks.text.config import TextConfig
 from dipod.tasks.text.rows import TASKS
@@ -23,7 +24,6 @@ from dipod.tasks.text.rows import TASKS
 FOLDER = Path(__file__).parent
 PRESETS = FOLDER / "presets" / "released.yaml"
 CONTROL_PRESETS = FOLDER / "presets" / "released_control.yaml"
-INHERITS = "inherits"
 REWARDS_OF_PRESETS = ("verify", "paper", "released", "released_spg")
 """What a preset may replace by its own variant."""
 
@@ -96,39 +96,38 @@ def load(name: str) -> AnyConfig:
     """
     path = packaged(name) or Path(name)
     if not path.is_file():
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError("recipe", name, f"{hint}choose one of {', '.join(names())}, or give the path of a YAML file")
+        if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+            raise UserError("recipe", name, "there is no such file; give a YAML file, or a name from `dipod recipes`")
+        close = difflib.get_close_matches(name, names(), n=3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UserError("recipe", name, f"{hint}`dipod recipes` lists the names; or give the path of a YAML file")
     return read_run_config(path, {"recipe": name})
 
 
 def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> AnyConfig:
-    """Read a YAML file of settings (a recipe, or the ``config.yaml`` of a run)."""
-    return overlay(RunConfig(), _read_flat(path) | dict(extra or {}))
+    """Read a YAML file of settings (a recipe, or the ``config.yaml`` of a run).
 
-
-def _read_flat(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Settings of a YAML file by dotted path, on top of those of the recipe that it ``inherits``."""
+    Raises:
+        UserError: with file and line of what is refused.
+    """
+    found = read_settings(path, packaged)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError("recipe", str(path), f"not a readable YAML file ({reason})") from error
-    if not isinstance(content, dict):
-        raise UserError("recipe", str(path), "give a mapping of settings")
-    flat: dict[str, Any] = {}
-    parent = content.pop(INHERITS, None)
-    if parent is not None:
-        chain = (*above, path)
-        file = packaged(str(parent)) or path.parent / str(parent)
-        require(file.is_file() and file not in chain, f"{path} {INHERITS}", parent, "name another recipe or YAML file")
-        flat = _read_flat(file, chain)
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
-        else:
-            flat[str(key)] = value
-    return flat
+        return overlay(RunConfig(), found.values | dict(extra or {}))
+    except UserError as error:
+        raise found.blame(error, extra or {}) from error
+
+
+def blamed(error: UserError, recipe: str, given: Mapping[str, Any]) -> UserError:
+    """An error about settings of a recipe, with the line of the user's own YAML file where that is at fault.
+
+    Args:
+        error: what was wrong.
+        recipe: as given to `load`.
+        given: settings from the command line.
+    """
+    if packaged(recipe) is not None or not Path(recipe).is_file():
+        return error
+    return read_settings(Path(recipe), packaged).blame(error, given)
 
 
 def overlay(config: AnyConfig, settings: Mapping[str, Any]) -> AnyConfig:

@@ -26,5 +26,9 @@ def task_config(name: Any) -> type[AnyTaskConfig]:
         if name in get_args(get_type_hints(kind)["name"]):
             chosen: type[AnyTaskConfig] = kind
             return chosen
-    known = [n for kind in get_args(AnyTaskConfig) for n in get_args(get_type_hints(kind)["name"])]
-    raise UserError("task.name", name, f"choose one of {', '.join(known)}")
+    raise UserError("task.name", name, f"choose one of {', '.join(task_names())}")
+
+
+def task_names() -> list[str]:
+    """Every task by name."""
+    return [name for kind in get_args(AnyTaskConfig) for name in get_args(get_type_hints(kind)["name"])]
