@@ -310,6 +310,7 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
                 "seed": run.config.seed,
                 "run": str(run.folder.relative_to(out.resolve())),
                 **{key: run.last(key) for key in FINAL_KEYS if run.last(key) is not None},
+                **({"monitor_step": steps[-1]} if (steps := run.curve("monitor_gap")[0]) else {}),
             }
             for label, group in groups.items()
             for run in group

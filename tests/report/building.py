@@ -38,6 +38,7 @@ def long_run(algorithm: str, seed: int, steps: int = 600) -> Run:
     for step in range(steps + 1):
         noise = ((step * 7919 + seed * 104729) % 1000) / 1000 - 0.5
         row: dict[str, Any] = {"step": step, "reward": step / steps + 0.2 * noise, "grad_norm": 1 + noise, "beta": 0.1}
+        row["unique_share"] = 0.9 + 0.1 * noise
         row |= {"clip_fraction_positive": abs(noise), "clip_fraction_negative": abs(noise) / 2}
         if step % 20 == 0:
             gap = 0.1 * 1.01**step * (1 + 0.2 * noise)
@@ -45,7 +46,8 @@ def long_run(algorithm: str, seed: int, steps: int = 600) -> Run:
             row |= {"solved_sampled": min(step / steps, 1.0), "solved_greedy": step / steps / 2}
             row |= {"monitor_gap": gap, "monitor_gap_kind": "bracket", "monitor_gap_low": 0.7 * gap}
             row |= {"monitor_gap_high": 1.5 * gap, "monitor_cosine": 0.8 + 0.2 * noise, "monitor_share": 0.04}
-            row |= {"monitor_drift_share": 0.3 + 0.1 * noise}
+            row |= {"monitor_drift_share": 0.3 + 0.1 * noise, "monitor_update_cosine": 0.7 + 0.2 * noise}
+            row |= {"entropy": 0.5 + 0.1 * noise, "entropy_kind": "exact", "monitor_entropy": 0.5}
         if step == steps // 2:
             row["warning"] = f"the gap has grown 6x since update 100, seed {seed}; consider beta of 0.2 or more"
         rows.append(row)

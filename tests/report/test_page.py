@@ -92,6 +92,20 @@ def test_missing_metrics_leave_no_empty_figure_and_no_empty_column() -> None:
     assert "Nothing has been measured twice yet" in bare
 
 
+def test_cosines_are_explained_once_where_there_are_any(twenty: list[Run]) -> None:
+    html = page(twenty)
+    assert html.count("Cosines on this page compare") == 1
+    (count,) = {run.config.trainer.cosine_rollouts for run in twenty}  # type: ignore[union-attr]
+    assert f"At evaluations they are taken on {count} rollouts of a step. In the loop the monitor takes them" in html
+    assert "Cosines" not in page([replace(run := build_run(), metrics=run.metrics[:1])])
+
+
+def test_nothing_asks_for_a_click_where_no_script_runs(twenty: list[Run]) -> None:
+    html = page(twenty).replace(SCRIPT, "")
+    for word in ("click", "Point at"):
+        assert word not in re.sub(r'<span class="needs-script">.*?</span>', "", html)
+
+
 def test_hostile_text_stays_text() -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     sample = {"prompt": evil, "reference": evil, "sampled": evil, "greedy": evil}

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from dipod.report import Run
+from dipod.report.axes import SCALE, Axis, tick_texts, vertical
 from dipod.report.figures import curves, overview, sweep
-from dipod.report.palette import DARK, LIGHT, looks
+from dipod.report.palette import DARK, LIGHT, looks, sweep_looks
 from dipod.report.panels import at_equal_cost, cost_panels, panels, sweep_panels
-from dipod.report.svg import SCALE, Axis, vertical
 from tests.report.building import build_run, grouped, long_run, with_rows
 
 
@@ -116,7 +116,7 @@ def test_figures_for_files_are_those_of_the_panels() -> None:
     groups = grouped([long_run("fpo", 0, 40), long_run("fpo+dipod", 0, 40)])
     drawn, styles = panels(groups), looks(list(groups))
     assert set(curves(drawn, styles)) == set(drawn)
-    assert len(overview(drawn, styles)["overview"].axes) == 4
+    assert len(overview(drawn, styles)["overview"].axes) == 6
     assert sweep({}, styles) == {}
 
 
@@ -135,9 +135,64 @@ def test_places_on_an_axis_keep_order_and_ticks_lie_on_it(log: bool) -> None:
 def test_a_logarithmic_axis_bears_gaps_of_zero() -> None:
     drawn = panels(grouped([with_rows([{"step": s, "gap": g} for s, g in enumerate((0.0, 2.0, 3.0))])]))
     axis = vertical(drawn["gap"])
-    assert 0 < axis.low < 2
-    assert axis.place(0.0) == 0
-    assert "stand at the lower edge" in drawn["gap"].note
+    assert axis.low < 0 < axis.linear == 2.0
+    assert 0 < axis.place(0.0) < axis.place(1.0) < axis.place(2.0) < axis.place(3.0) < SCALE
+    assert 0.0 in axis.ticks()
+    assert "straight from there through zero" in drawn["gap"].note
+
+
+def test_a_likelihood_that_is_known_stands_at_zero_and_a_negative_estimate_below() -> None:
+    """PPO's gap is zero: its line is at the tick of zero, not at the smallest gap of another algorithm."""
+    found = [with_rows([{"step": s, "gap": g} for s in (0, 1)], name) for name, g in (("fpo", 80.0), ("spg", 0.3))]
+    found += [with_rows([{"step": s, "gap": g} for s, g in enumerate((0.0, -0.01))], "wd1")]
+    panel = panels(grouped(found))["gap"]
+    axis = vertical(panel)
+    zero, least = axis.place(0.0), axis.place(0.3)
+    assert axis.place(-0.01) < zero < least - 0.05 * SCALE
+    assert least < axis.place(3.0) < axis.place(80.0)
+    (drawn,) = curves({"gap": panel}, looks(list(grouped(found)))).values()
+    axes = drawn.axes[0]
+    low, high = axes.get_ylim()
+    ends = axes.transData.transform([(0, low), (0, high)])[:, 1]
+    for value in (-0.01, 0.0, 0.3, 3.0, 80.0):  # both figures of a panel put a value at the same place
+        at = (axes.transData.transform((0, value))[1] - ends[0]) / (ends[1] - ends[0])
+        assert SCALE * at == pytest.approx(axis.place(value), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.99998, 0.99999, 1.0], ["0.99998", "0.99999", "1"]),
+        ([0.0, 0.5, 1.0], ["0", "0.5", "1"]),
+        ([12000.0, 12000.5, 12001.0], ["12,000.0", "12,000.5", "12,001.0"]),
+        ([1e-05, 1000.0, 1e9], ["1e-05", "1,000", "1e+09"]),
+    ],
+)
+def test_texts_at_an_axis_differ_where_its_values_do(values: list[float], texts: list[str]) -> None:
+    assert tick_texts(values) == texts
+
+
+def test_an_axis_shows_the_range_of_its_values_and_not_their_rounding() -> None:
+    few = panels(grouped([with_rows([{"step": s, "solved_sampled": v} for s, v in enumerate((0.28, 0.36))])]))
+    axis = vertical(few["solved_sampled"])
+    assert axis.place(0.36) - axis.place(0.28) > 0.9 * SCALE
+    same = panels(grouped([with_rows([{"step": s, "cosine": v} for s, v in enumerate((1.0, 1.0 - 1e-12))])]))
+    axis = vertical(same["cosine"])
+    assert axis.high - axis.low > 1e-3
+    assert len(set(tick_texts(axis.ticks()))) == len(axis.ticks()) > 1
+
+
+def test_an_algorithm_has_one_colour_on_every_page() -> None:
+    pages = [["fpo", "fpo+dipod", "spg", "spg+dipod"], ["d1", "fpo", "fpo+dipod", "wd1"], ["fpo+dipod", "spg"]]
+    pages += [["fpopp", "fpopp+dipod", "ppo"], ["fpo", "fpopp", "fpopp+dipod", "fpopp+initial", "ppo"], ["ppo"]]
+    seen: dict[str, set[str]] = {}
+    for names in pages:
+        groups = list(grouped([build_run(name) for name in names]))
+        for label, look in zip(groups, looks(groups), strict=True):
+            seen.setdefault(label.algorithm, set()).add(look.light)
+    assert {name: len(colours) for name, colours in seen.items()} == dict.fromkeys(seen, 1)
+    swept = list(grouped([build_run("fpo+dipod", beta=beta) for beta in (0.1, 0.2, 0.3)]))
+    assert {look.light for look in sweep_looks(swept)} == seen["fpo+dipod"]
 
 
 SEEN = {  # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB

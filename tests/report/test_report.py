@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dipod.errors import UserError
 from dipod.recipes import load
 from dipod.report import Run, read_runs, sentence
-from dipod.report.verdict import judge, movement
+from dipod.report.bound import movement
+from dipod.report.verdict import judge
 from dipod.runs import create
 from tests.report.building import build_run, with_rows
 from tests.test_trainer import tiny
@@ -75,6 +77,10 @@ def test_a_sweep_is_told_by_its_best_its_worst_and_its_ends() -> None:
         ((0.001, 0.9), "held"),
         ((0.0, 1.1), "grew"),
         ((0.0, 0.0), "held"),
+        ((0.2, 1.97, 0.3), "swung"),
+        ((3.0, 7.0, 4.0), "swung"),
+        ((3.0, 1.0, 4.0), "swung"),
+        ((0.2, 0.9, 0.1), "held"),
         ((1.0, math.nan), "unmeasured"),
         ((), "unmeasured"),
     ],
@@ -95,9 +101,8 @@ def test_the_verdict_says_first_and_last_medians_and_the_spread_of_seeds() -> No
 def test_the_angle_is_that_of_the_mean_cosine_of_the_second_half() -> None:
     rows = [{"step": i, "cosine": c, "gap": 0.01} for i, c in enumerate((0.9, 0.1, 0.4, 0.6))]
     angle = math.degrees(math.acos(0.5))
-    assert f"a mean cosine of 0.5 with the true policy gradient, {angle:.0f}° off; the lowest measured was 0.1" in told(
-        with_rows(rows)
-    )
+    said = "updates 2 to 3, the estimator's gradient, β left out, had a mean cosine of 0.5 with the policy gradient"
+    assert f"{said}, {angle:.0f}° off; the lowest in all was 0.1" in told(with_rows(rows))
 
 
 def test_the_monitor_speaks_where_nothing_else_was_measured() -> None:
@@ -113,6 +118,80 @@ def test_the_monitor_speaks_where_nothing_else_was_measured() -> None:
     assert "in a bracket from 2.5 to 3.75" in " ".join(verdict.sentences)
     assert "0° off" in " ".join(verdict.sentences)
     assert verdict.warnings == ((3, 9, "the gap has grown 15x"),)
+
+
+@pytest.mark.parametrize(("looked", "moved"), [((1.97, 0.1), "swung"), ((1.97, 0.9), "held"), ((0.3, 0.1), "held")])
+def test_a_gap_is_not_held_that_the_monitor_found_elsewhere_between_two_evaluations(
+    looked: tuple[float, float], moved: str
+) -> None:
+    value, error = looked
+    rows = [{"step": 0, "gap": 0.1}, {"step": 5, "monitor_gap": value, "monitor_gap_error": error}]
+    assert movement([with_rows([*rows, {"step": 9, "gap": 0.1}])]) == moved
+
+
+def test_one_run_of_several_that_left_is_enough() -> None:
+    gaps = ((0.1, 0.1, 0.1), (0.1, 5.0, 0.1))
+    found = [with_rows([{"step": i, "gap": g} for i, g in enumerate(each)], seed=s) for s, each in enumerate(gaps)]
+    assert movement(found) == "swung"
+    assert "the highest measured was 5 at update 1, seed 1" in told(*found)
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (0.99, "an action's probability (geometric mean) 63 % too low"),
+        (0.1, "(geometric mean) 9.5 % too low"),
+        (1e-4, "(geometric mean) 0.01 % too low"),
+        (1.0, "too low by a factor of 2.72"),
+        (111.0, "too low by a factor of e^111.0"),
+    ],
+)
+def test_what_a_gap_does_to_a_probability_is_computed(gap: float, said: str) -> None:
+    assert said in told(build_run(gap=gap))
+
+
+def test_the_end_is_the_end_and_a_look_before_it_is_said_to_be() -> None:
+    """The monitor's budget left out all looks after the first: what it saw is not how the run ended."""
+    rows: list[dict[str, Any]] = [{"step": i} for i in range(401)]
+    rows[1] |= {"monitor_gap": 0.2, "monitor_gap_kind": "exact"}
+    said = told(with_rows(rows))
+    assert "was measured once, at update 1: 0.2 nats" in said
+    assert "took 1 of 16 looks, the last at update 1: more would have cost over 5 % of the time" in said
+    assert "at the end" not in said
+    rows[26] |= {"monitor_gap": 0.3, "monitor_gap_kind": "exact"}
+    assert "0.2 nats at the beginning, 0.3 at the last look (update 26)" in told(with_rows(rows))
+    assert judge("x", [with_rows(rows)]).when == "at the last look (update 26)"
+    watched = [{**row, "monitor_gap": 0.2} if row["step"] % 25 == 1 else row for row in rows]
+    assert "monitor.budget" not in told(with_rows(watched))
+
+
+def test_estimator_and_update_as_made_are_told_apart() -> None:
+    rows = [{"step": i, "gap": 0.1, "monitor_cosine": 0.9, "monitor_update_cosine": 0.5} for i in range(4)]
+    said = told(with_rows(rows, "fpo+dipod"))
+    assert "the estimator's gradient, β left out, had a mean cosine of 0.9" in said
+    assert "the update as made, β included, had a mean cosine of 0.5 with the policy gradient, 60° off" in said
+    assert "as made" not in told(with_rows([{"step": 0, "gap": 0.1, "cosine": 0.9, "update_cosine": 0.9}])), "one"
+
+
+@pytest.mark.parametrize(
+    ("entropy", "unique", "gap", "said"),
+    [
+        (0.001, 0.13, 0.0, "The policy gives nearly one action to a problem"),
+        (0.4, 0.13, 0.0, "The policy gives nearly one action to a problem"),
+        (0.4, 0.9, 0.01, "The policy still varies"),
+        (0.001, 0.13, 9.0, ""),
+    ],
+)
+def test_a_small_gap_is_said_to_be_a_hardened_policy_s_or_not(
+    entropy: float, unique: float, gap: float, said: str
+) -> None:
+    rows = [
+        {"step": i, "gap": gap, "entropy": e, "entropy_kind": "exact", "unique_share": unique, "tokens": 8}
+        for i, e in enumerate((0.5, entropy))
+    ]
+    text = told(with_rows(rows, trainer__group_size=8))
+    assert f"Its entropy (exact) went from 0.5 to {entropy:g} nats a token; {unique * 8:.3g} of the 8 actions" in text
+    assert said in text if said else "The policy" not in text
 
 
 def test_what_was_lost_again_is_said() -> None:

@@ -20,6 +20,9 @@ FINAL_KEYS = (
     "solved_greedy",
     "gap",
     "cosine",
+    "update_cosine",
+    "entropy",
+    "unique_share",
     "elbo",
     "reward",
     "episode_length",
@@ -28,6 +31,8 @@ FINAL_KEYS = (
     "transitions",
     "monitor_gap",
     "monitor_cosine",
+    "monitor_update_cosine",
+    "monitor_entropy",
 )
 
 
@@ -49,8 +54,8 @@ class Run:
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, where it was measured and is a finite number."""
-        rows = [(row["step"], row[key]) for row in self.metrics if _number_in(row, key) and isfinite(row[key])]
-        return [step for step, _ in rows], [value for _, value in rows]
+        rows = self.with_number(key)
+        return [row["step"] for row in rows], [row[key] for row in rows]
 
     def last(self, key: str) -> float | None:
         """The last value measured, or None."""
@@ -59,6 +64,10 @@ class Run:
     def first(self, key: str) -> float | None:
         """The first value measured, or None."""
         return next((row[key] for row in self.metrics if _number_in(row, key)), None)
+
+    def with_number(self, key: str) -> list[dict[str, Any]]:
+        """Rows in which a metric was measured and is a finite number."""
+        return [row for row in self.metrics if _number_in(row, key) and isfinite(row[key])]
 
     def words(self, key: str) -> list[tuple[int, str]]:
         """Steps and texts of something said in words."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipod.report.axes import Axis, horizontal, tick_texts, vertical
+from dipod.report.metrics import OVERVIEW
 from dipod.report.palette import LIGHT, Look
 from dipod.report.panels import Panel
-from dipod.report.svg import horizontal, tick_text, vertical
 
 COLOURS = LIGHT
-OVERVIEW = ("solved_sampled", "solved_greedy", "reward", "reward_greedy", "episode_length", "gap", "cosine")
 THICK = 1.8
+ACROSS, WIDTH, HEIGHT = 2, 4.3, 2.9
+"""Panels of a row and their size in inches: a page's column leaves the smallest letters about 10 pixels then."""
 MANY = 9
 """Labels from which on the legend stands in two columns."""
 
@@ -51,14 +55,22 @@ def sweep(panels: Mapping[str, Panel], looks: Sequence[Look]) -> dict[str, Figur
 
 
 def _row(name: str, panels: Sequence[Panel], looks: Sequence[Look]) -> dict[str, Figure]:
+    """Panels in rows of `ACROSS`, with one legend below."""
     if not panels:
         return {}
-    figure = Figure(figsize=(4.0 * len(panels), 3.5), layout="constrained")
+    across = min(ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(WIDTH * across, HEIGHT * down + 0.4), layout="constrained")
     for i, panel in enumerate(panels):
-        _draw(figure.add_subplot(1, len(panels), i + 1), panel, looks, legend=False)
-    if len(panels[0].series) > 1:
-        handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=MANY, fontsize=9, frameon=False)
+        _draw(figure.add_subplot(down, across, i + 1), panel, looks, legend=False)
+    if any(len(panel.series) > 1 for panel in panels):
+        pairs = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+        named = {label: handle for handle, label in pairs}
+        order = list(
+            dict.fromkeys(s.label for s in sorted((s for p in panels for s in p.series), key=lambda s: s.place))
+        )
+        handles = [named[label] for label in order]
+        figure.legend(handles, order, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return {name: figure}
 
 
@@ -82,7 +94,7 @@ def dress(axes: Axes, title: str, label: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_ylabel(label, fontsize=9)
     axes.set_xlabel("update", fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=9)
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -93,14 +105,14 @@ def _draw(axes: Axes, panel: Panel, looks: Sequence[Look], legend: bool = True) 
     axes.set_xlabel(panel.across, fontsize=9)
     up, across = vertical(panel), horizontal(panel)
     if panel.log:
-        axes.set_yscale("log")
-        axes.set_yticks(up.ticks(), [tick_text(value) for value in up.ticks()])
-        axes.minorticks_off()
+        axes.set_yscale("function", functions=_functions(up))
+    axes.set_yticks(up.ticks(), tick_texts(up.ticks()))
+    axes.minorticks_off()
     axes.set_ylim(up.low, up.high)
     axes.set_xlim(across.low, across.high)
     if panel.ticks:
         axes.set_xticks([at for at, _ in panel.ticks], [text for _, text in panel.ticks])
-    least = up.low if panel.log else float("-inf")
+    least = up.low if panel.log else -inf
     for series in panel.series:
         look = looks[series.place]
         dash: Any = (0, tuple(float(part) / THICK for part in look.dash.split())) if look.dash else "-"
@@ -118,6 +130,27 @@ def _draw(axes: Axes, panel: Panel, looks: Sequence[Look], legend: bool = True) 
         axes.plot(series.middle.x, _raised(series.middle.y, least), linewidth=THICK, label=series.label, **style)
     if legend and len(panel.series) > 1:
         axes.legend(fontsize=8 if len(panel.series) < MANY else 6, frameon=False, ncols=1 + (len(panel.series) >= MANY))
+
+
+def _functions(axis: Axis) -> tuple[Any, Any]:
+    """`Axis.forward` and back, for arrays."""
+
+    def forward(values: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            if not axis.linear:
+                return np.log10(np.maximum(values, axis.low * 1e-3))
+            size = np.abs(values) / axis.linear
+            far = axis.near + np.log10(np.maximum(size, 1.0))
+        return np.sign(values) * np.where(size <= 1, axis.near * size, far)
+
+    def back(places: Any) -> Any:
+        if not axis.linear:
+            return 10.0 ** np.asarray(places)
+        size = np.abs(places)
+        near = size / axis.near if axis.near else size
+        return np.sign(places) * axis.linear * np.where(size <= axis.near, near, 10.0 ** (size - axis.near))
+
+    return forward, back
 
 
 def _raised(values: Iterable[float], least: float) -> list[float]:

@@ -34,17 +34,31 @@
     for (const group of $$(`.series[data-name="${button.dataset.name}"]`)) group.classList.toggle("off", !shown);
   });
 
-  // Axes: from shares of the plot to values and back.
-  const value = ([low, high], log, share) => log ? low * (high / low) ** share : low + (high - low) * share;
-  const share = ([low, high], log, at) => log ? Math.log(at / low) / Math.log(high / low) : (at - low) / (high - low);
-  const text = (number) => Math.abs(number) >= 1000 ? Math.round(number).toLocaleString("en") : String(+number.toPrecision(4));
-  function ticks(low, high, log, count) {
-    if (log && high / low > 5) {
-      const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
-      const parts = high / low < 300 ? [1, 2, 5] : [1], every = Math.ceil((last - first + 1) / (count + 1));
-      const decades = Array.from({ length: last - first + 1 }, (_, i) => first + i).filter((d) => d % every === 0);
-      return decades.flatMap((d) => parts.map((part) => part * 10 ** d)).filter((at) => at >= low && at <= high);
+  // Axes: from shares of the plot to values and back; a logarithmic one with values at zero is straight around it.
+  const STRAIGHT = { f: (v) => v, g: (u) => u };
+  const scale = ({ log, linear, near }) => !log ? STRAIGHT : !linear ? { f: Math.log10, g: (u) => 10 ** u } : {
+    f: (v) => Math.sign(v) * (Math.abs(v) <= linear ? near * Math.abs(v) / linear : near + Math.log10(Math.abs(v) / linear)),
+    g: (u) => Math.sign(u) * (Math.abs(u) <= near ? linear * Math.abs(u) / near : linear * 10 ** (Math.abs(u) - near)) };
+  const value = ([low, high], { f, g }, share) => g(f(low) + (f(high) - f(low)) * share);
+  const share = ([low, high], { f }, at) => (f(at) - f(low)) / (f(high) - f(low));
+  const text = (number, digits = 4) => Math.abs(number) >= 1000 && Math.abs(number) < 1e6
+    ? number.toLocaleString("en", { minimumFractionDigits: digits - 4, maximumFractionDigits: digits - 4 }) : String(+number.toPrecision(digits));
+  function texts(numbers) {
+    const digits = [4, 5, 6, 7, 8, 9, 10, 11, 12].find((d) => new Set(numbers.map((n) => text(n, d))).size === numbers.length);
+    return numbers.map((n) => text(n, digits));
+  }
+  function decades(low, high, count) {
+    const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+    const parts = high / low < 300 ? [1, 2, 5] : [1], every = Math.ceil((last - first + 1) / (count + 1));
+    const powers = Array.from({ length: last - first + 1 }, (_, i) => first + i).filter((d) => d % every === 0);
+    return powers.flatMap((d) => parts.map((part) => part * 10 ** d)).filter((at) => at >= low && at <= high);
+  }
+  function ticks(low, high, { log, linear }, count) {
+    if (linear && high > linear) {
+      const below = low < -linear ? decades(linear, -low, 2).map((at) => -at).reverse() : [];
+      return [...below, ...(low <= 0 ? [0] : []), ...decades(Math.max(linear, low), high, count)];
     }
+    if (log && !linear && high / low > 5) return decades(low, high, count);
     const rough = (high - low) / count, unit = 10 ** Math.floor(Math.log10(rough));
     const step = unit * [1, 2, 5, 10].find((m) => m * unit >= rough * 0.999);
     const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
@@ -55,11 +69,11 @@
   const parts = (plot) => ({ svg: $("svg", plot), area: $("svg.area", plot), data: JSON.parse($(".values", plot).textContent) });
   function range({ area, data }) {
     const v = area.viewBox.baseVal;
-    return { x: [v.x, v.x + v.width].map((at) => value(data.x, false, at / SCALE)),
-      y: [v.y + v.height, v.y].map((at) => value(data.y, data.log, 1 - at / SCALE)) };
+    return { x: [v.x, v.x + v.width].map((at) => value(data.x, STRAIGHT, at / SCALE)),
+      y: [v.y + v.height, v.y].map((at) => value(data.y, scale(data), 1 - at / SCALE)) };
   }
   function frame(figure, width, height) {
-    const { svg, area, data } = figure, left = 60, top = 10, right = width - 14, bottom = height - 44;
+    const { svg, area, data } = figure, left = 66, top = 10, right = width - 14, bottom = height - 44;
     const make = (name, attributes, words) => {
       const made = document.createElementNS(svg.namespaceURI, name);
       for (const [key, setting] of Object.entries(attributes)) made.setAttribute(key, setting);
@@ -68,14 +82,14 @@
     };
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     for (const [key, size] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) area.setAttribute(key, size);
-    const seen = range(figure), lines = [];
-    for (const at of ticks(...seen.y, data.log, Math.max(3, height / 80))) {
-      const y = bottom - (bottom - top) * share(seen.y, data.log, at);
-      lines.push(make("path", { d: `M${left} ${y}H${right}` }), make("text", { class: "up", x: left - 6, y: y + 4 }, text(at)));
+    const seen = range(figure), lines = [], up = ticks(...seen.y, data, Math.max(3, height / 80)), words = texts(up);
+    for (const [i, at] of up.entries()) {
+      const y = bottom - (bottom - top) * share(seen.y, scale(data), at);
+      lines.push(make("path", { d: `M${left} ${y}H${right}` }), make("text", { class: "up", x: left - 6, y: y + 4 }, words[i]));
     }
-    const across = data.ticks.length ? data.ticks : ticks(...seen.x, false, Math.max(3, width / 120)).map((at) => [at, text(at)]);
-    for (const [at, words] of across) {
-      const x = left + (right - left) * share(seen.x, false, at);
+    const steps = ticks(...seen.x, {}, Math.max(3, width / 120)), names = texts(steps);
+    for (const [at, words] of data.ticks.length ? data.ticks : steps.map((at, i) => [at, names[i]])) {
+      const x = left + (right - left) * share(seen.x, STRAIGHT, at);
       if (x >= left && x <= right) lines.push(make("text", { class: "tick", x, y: bottom + 16 }, words));
     }
     $(".axes", svg).replaceChildren(...lines);
@@ -97,7 +111,7 @@
     const where = place(plot, event), { data, svg } = where.figure, seen = range(where.figure).x;
     const shown = data.series.filter((s) => s.x.length && !$(`.series[data-name="${s.name}"].off`, svg));
     if (!shown.length || where.u < -0.05 || where.u > 1.05) return leave(plot);
-    const at = value(seen, false, where.u), all = shown.map((s) => s.x[nearest(s.x, at)]), step = all[nearest(all, at)];
+    const at = value(seen, STRAIGHT, where.u), all = shown.map((s) => s.x[nearest(s.x, at)]), step = all[nearest(all, at)];
     const head = document.createElement("b");
     head.textContent = `${data.across} ${data.ticks.length ? data.ticks[step][1] : text(step)}`;
     const rows = shown.flatMap((s) => {
@@ -113,7 +127,7 @@
     tip.style.left = `${event.clientX + gap + box.width < innerWidth ? event.clientX + gap : Math.max(4, event.clientX - gap - box.width)}px`;
     tip.style.top = `${Math.max(4, Math.min(event.clientY + gap, innerHeight - box.height - 4))}px`;
     const guide = $(".guide", plot) || plot.appendChild(Object.assign(document.createElement("div"), { className: "guide" }));
-    const x = where.left + where.width * share(seen, false, step);
+    const x = where.left + where.width * share(seen, STRAIGHT, step);
     Object.assign(guide.style, { left: `${x}px`, top: `${where.top}px`, height: `${where.height}px` });
   }
   function leave(plot) { tip.hidden = true; $(".guide", plot)?.remove(); }

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from dipod.config import RunConfig
 from dipod.files import make_folder, write_text
 from dipod.recipes import to_yaml
+from dipod.report.bound import FACTOR, TIGHT
 from dipod.report.data import Run, labelled, number, read_runs, sentence
 from dipod.report.labels import Label
-from dipod.report.palette import DARK, LIGHT, Look, looks
-from dipod.report.panels import SECTIONS, Panel, cost_panels, panels, sweep_panels
+from dipod.report.metrics import EVALUATED, LOOPED, SECTIONS
+from dipod.report.palette import Look, looks, sweep_looks
+from dipod.report.panels import Panel, cost_panels, panels, sweep_panels
 from dipod.report.samples import examples
 from dipod.report.svg import element
 from dipod.report.tables import differences, finals
-from dipod.report.verdict import FACTOR, TIGHT, Verdict, judge
+from dipod.report.verdict import Verdict, judge
 
 REPORT = "report.html"
 LIVE_SECONDS = 15
@@ -30,7 +33,18 @@ DRIFT = (
     "instead of the likelihood and turns away from the true policy gradient: this is the second drift, and a cosine of "
     "1 between the two gradients means that there is none."
 )
-BADGES = {"grew": "▲ gap grew", "held": "■ gap held", "fell": "▼ gap fell", "unmeasured": "gap not measured"}
+ANGLES = (
+    "Cosines on this page compare a gradient with the policy gradient Σ A·∇log π, on the same rollouts and before a "
+    "step's update. The estimator's leaves β out: what the bound does to the estimator. The update's, as made, has "
+    "β·∇ELBO in it, which closes the gap and may turn the step either way."
+)
+BADGES = {
+    "grew": "▲ gap grew",
+    "held": "■ gap held",
+    "fell": "▼ gap fell",
+    "swung": "◆ gap swung",
+    "unmeasured": "gap not measured",
+}
 NAMED = 4
 """Labels that fit into a title."""
 WARNINGS = 3
@@ -57,7 +71,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     pictures = {
         **curves(drawn, styles),
         **overview(drawn, styles),
-        **sweep(swept, _hues(len(groups))),
+        **sweep(swept, sweep_looks(list(groups))),
         **cost(costed, styles),
     }
     save(pictures, out / "figures")
@@ -86,11 +100,11 @@ def page(found: Sequence[Run], refresh: int = 0) -> str:
     named = {label.text: group for label, group in groups.items()}
     styles = looks(list(groups))
     title = _title(groups, found[0].config.recipe)
-    hues = _hues(len(groups))
+    hues = sweep_looks(list(groups))
     sections = [
         f'<header><h1>{escape(title)}</h1><button id="theme" class="needs-script">light / dark</button></header>',
         f'<p class="lead">{escape(sentence(found))}</p>',
-        f"<h2>What drift is</h2><p>{escape(DRIFT)}</p>",
+        f"<h2>What drift is</h2><p>{escape(DRIFT)}</p>{_angles(found)}",
         _verdicts(named),
         _sweep(sweep_panels(groups), hues),
         _curves({**panels(groups), **cost_panels(groups)}, styles, list(named)),
@@ -139,17 +153,28 @@ def _title(groups: Mapping[Label, Sequence[Run]], recipe: str) -> str:
     return f"{' · '.join(names)} on {recipe}"
 
 
-def _hues(count: int) -> list[Look]:
-    """Colours of the algorithms of a sweep, the second hue first, which reads best alone."""
-    order = [(1 + i) % len(LIGHT) for i in range(count)]
-    return [Look(LIGHT[i], DARK[i], "") for i in order]
+def _angles(found: Sequence[Run]) -> str:
+    """What the cosines of a page are, where it has any."""
+    if not any(run.curve(key)[0] for run in found for key in (*EVALUATED, *LOOPED)):
+        return ""
+    config = found[0].config
+    looped, evaluated = (any(run.curve(key)[0] for run in found for key in keys) for keys in (LOOPED, EVALUATED))
+    text = ANGLES
+    if evaluated and isinstance(config, RunConfig):
+        text += f" At evaluations they are taken on {config.trainer.cosine_rollouts} rollouts of a step."
+    if looped:
+        what = "rollouts" if isinstance(config, RunConfig) else "transitions"
+        text += f" In the loop the monitor takes them at its looks, on {config.monitor.aligned} {what} of a step."
+    if looped and evaluated:
+        text += " So few rollouts scatter, so the two differ; neither is of held-out problems."
+    return f"<p>{escape(text)}</p>"
 
 
 def _verdicts(named: Mapping[str, Sequence[Run]]) -> str:
     cards = [_card(judge(name, group), i) for i, (name, group) in enumerate(named.items())]
     note = (
-        f"A gap is called held if it ends within a factor of {FACTOR:g} of where it began or stays below {TIGHT:g} "
-        "nats. All sentences are made from the runs' numbers alone."
+        f"A gap is called held if every look at every run found it within a factor of {FACTOR:g} of where it began, or "
+        f"below {TIGHT:g} nats. All sentences are made from the runs' numbers alone."
     )
     return f'<h2>Verdict</h2><div class="verdicts">{"".join(cards)}</div><p class="soft">{note}</p>'
 
@@ -162,7 +187,7 @@ def _card(verdict: Verdict, place: int) -> str:
     ]
     first, rest = raised[-WARNINGS:], raised[:-WARNINGS]
     more = f"<details><summary>{len(rest)} earlier warnings</summary>{''.join(rest)}</details>" if rest else ""
-    end = "" if verdict.movement == "unmeasured" else f", ends at {number(verdict.gap)} nats"
+    end = "" if verdict.movement == "unmeasured" else f", {number(verdict.gap)} nats {verdict.when}"
     badge = f'<span class="badge {verdict.movement}">{BADGES[verdict.movement]}{end}</span>'
     head = f"<h3>{escape(verdict.label)} {badge}</h3>"
     return f'<article class="verdict" style="--c:var(--c{place})">{head}{told}{"".join(first)}{more}</article>'
@@ -185,14 +210,15 @@ def _curves(drawn: Mapping[str, Panel], styles: Sequence[Look], names: Sequence[
         return "<h2>Curves</h2><p>Nothing has been measured twice yet.</p>"
     note = (
         "Thick lines are medians over seeds; bands reach from the least seed to the greatest, from five seeds on "
-        "between the quartiles; thin lines are single runs. Point at a figure for its values, click it to enlarge."
+        "between the quartiles; thin lines are single runs."
     )
+    reach = ' <span class="needs-script">Point at a figure for its values, click it to enlarge.</span>'
     legend = _legend(names, styles, "c") if len(names) > 1 else ""
     parts = []
     for title, keys in SECTIONS.items():
         figures = "".join(_figure(drawn[key], styles, "c") for key in keys if key in drawn)
         parts += [f'<h3>{title}</h3><div class="curves">{figures}</div>'] if figures else []
-    return f'<section><h2>Curves</h2><p class="soft">{note}</p>{legend}{"".join(parts)}</section>'
+    return f'<section><h2>Curves</h2><p class="soft">{note}{reach}</p>{legend}{"".join(parts)}</section>'
 
 
 def _legend(names: Sequence[str], styles: Sequence[Look], colours: str) -> str:

@@ -13,80 +13,31 @@ from typing import Any, TypeVar
 from dipod.config import RunConfig
 from dipod.report.data import Run, value_of
 from dipod.report.labels import Label, swept, without
+from dipod.report.metrics import (
+    COSINES,
+    COSTED,
+    ENTROPIES,
+    GAPS,
+    IDLE,
+    LANGUAGE_TITLES,
+    NOISY,
+    NOTES,
+    RETURNS,
+    ROWS,
+    SWEEP,
+    TITLES,
+)
 from dipod.report.wording import gap_note, kind_words
 
 T = TypeVar("T")
-TITLES = {
-    "gap": ("Gap, log π − ELBO", "nats"),
-    "monitor_gap": ("Gap in the loop, log π − ELBO", "nats"),
-    "cosine": ("Proxy against true gradient", "cosine of the angle"),
-    "monitor_cosine": ("Proxy against likelihood gradient, in the loop", "cosine, noise taken out"),
-    "monitor_drift_share": ("Gap part of the proxy's gradient", "its norm over the likelihood part's"),
-    "solved_sampled": ("Solved, sampled", "share of held-out problems"),
-    "solved_greedy": ("Solved, greedy", "share of held-out problems"),
-    "reward": ("Reward", "mean reward of the rollouts"),
-    "reward_sampled": ("Return, sampled actions", "of whole episodes, held out"),
-    "reward_greedy": ("Return, zero-noise actions", "of whole episodes, held out"),
-    "episode_length": ("Episode length", "steps, mean of the last finished ones"),
-    "elbo": ("ELBO of the policy's samples", "nats"),
-    "log_prob": ("Log-density of the policy's samples", "nats"),
-    "cfm_loss": ("Flow-matching loss", "mean over dimensions"),
-    "beta": ("β in force", "advantage units"),
-    "clip_fraction_positive": ("Clipped, A > 0", "share of rollouts"),
-    "clip_fraction_negative": ("Clipped, A < 0", "share of rollouts"),
-    "grad_norm": ("Gradient norm", "before clipping"),
-    "monitor_share": ("The monitor's share of the time", "so far"),
-}
-LANGUAGE_TITLES = {
-    "reward_sampled": ("Reward, sampled", "mean over held-out problems"),
-    "reward_greedy": ("Reward, greedy", "mean over held-out problems"),
-}
-NOTES = {
-    "cosine": "The estimator's gradient, without the β term, and the true policy gradient on the same rollouts, both "
-    "free of corruption noise; 1 means no drift.",
-    "monitor_cosine": "The same on the step's own rollouts, against the best likelihood gradient at hand.",
-    "monitor_drift_share": "The proxy's gradient is a likelihood part and a gap part; 0 means no drift.",
-    "elbo": "The bound on the log-likelihood of what the policy itself generates.",
-    "beta": "How strongly the bound is tightened beside each update.",
-}
-SECTIONS = {
-    "Drift": ("gap", "cosine", "monitor_gap", "monitor_cosine", "monitor_drift_share"),
-    "What is learned": (
-        "solved_sampled",
-        "solved_greedy",
-        "reward",
-        "reward_sampled",
-        "reward_greedy",
-        "episode_length",
-    ),
-    "At equal cost": ("solved_sampled_over_cost", "reward_greedy_over_cost", "reward_over_cost", "gap_over_cost"),
-    "Bound and updates": (
-        "elbo",
-        "log_prob",
-        "beta",
-        "grad_norm",
-        "clip_fraction_positive",
-        "clip_fraction_negative",
-        "cfm_loss",
-        "monitor_share",
-    ),
-}
-SWEEP = ("solved_sampled", "reward_greedy", "reward", "gap", "cosine")
-COSTED = ("solved_sampled", "reward_greedy", "reward", "gap")
-RETURNS = ("reward_greedy", "reward")
-"""Of these a sweep and what is drawn over its cost show the first, where no share solved says more."""
-GAPS = ("gap", "monitor_gap")
-SHARES = ("solved_sampled", "solved_greedy")
-NOISY = ("reward", "grad_norm", "clip_fraction_positive", "clip_fraction_negative", "cfm_loss")
-IDLE = ("clip_fraction_positive", "clip_fraction_negative", "beta")
-"""Metrics that many algorithms leave at zero, which needs no figure."""
-ROWS = "A row is one completion under one mask; a backward pass counts for two."
 SMOOTHING = 10
 """Noisy metrics of single steps are shown as a running mean over so many measurements."""
 POINTS, LEAST_POINTS = 160, 24
 """Of a line at most; fewer where many runs share a page."""
 QUARTILES_FROM = 5
 """Seeds from which on a band is that of the quartiles, not of all."""
+FLOOR = 1e-3
+"""Nats; a logarithmic axis of gaps goes down to this and, where gaps are smaller, on to zero by the value itself."""
 
 
 @dataclass(frozen=True)
@@ -284,13 +235,17 @@ def _panel(key: str, series: Sequence[Series], every: Sequence[Run]) -> Panel:
         measured = [run for run in every if run.last(key) is not None]
         unit = f"{unit}, {kind_words(measured, key)}"
         notes.append(gap_note(measured, key))
+    if key in ENTROPIES:
+        measured = [run for run in every if run.last(key) is not None]
+        per = "a token" if isinstance(every[0].config, RunConfig) else "an action"
+        unit = f"{unit} {per}, {kind_words(measured, key)}"
     if key in NOISY:
         notes.append(f"Running mean over {SMOOTHING} updates.")
     top = [value for s in series for line in s.runs for value in line.y]
-    limits = (0.0, 1.0) if key in SHARES else (None, 1.0) if key == "cosine" and max(top) <= 1 else (None, None)
-    log = key in GAPS and any(value > 0 for value in top)
-    if log and min(top) <= 0:
-        notes.append("Values that are not above zero stand at the lower edge.")
+    limits = (None, 1.0) if key in COSINES and max(top) <= 1 else (None, None)
+    log = key in GAPS and max(top) > 10 * FLOOR
+    if log and min(top) < FLOOR:
+        notes.append("Logarithmic above its smallest tick, straight from there through zero.")
     return Panel(key, title, unit, " ".join(notes), tuple(series), log, limits)
 
 

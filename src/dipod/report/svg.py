@@ -4,85 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-from math import ceil, floor, log10
 from typing import Any
 
+from dipod.report.axes import SCALE, Axis, horizontal, tick_texts, vertical
 from dipod.report.data import number
 from dipod.report.palette import Look
 from dipod.report.panels import Line, Panel, Series
 
-WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 34
-SCALE = 2000
-"""Units of the plot's own coordinates, from edge to edge."""
-MARGIN = 0.04
-LEAST_SHARE = 1e-12
-"""Of the largest value: what a logarithmic axis shows at least."""
+WIDTH, HEIGHT = 360, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 8, 38
 FEW = 16
 """So many points of a median at most are marked."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """From values to places, 0 to `SCALE`.
-
-    Attributes:
-        low: value at place 0.
-        high: value at the other end.
-        log: whether places go with the logarithm.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-
-    def place(self, value: float) -> int:
-        """Where a value stands; values outside stand at the edge."""
-        low, high, at = self.low, self.high, min(max(value, self.low), self.high)
-        if self.log:
-            low, high, at = log10(low), log10(high), log10(at)
-        return round(SCALE * (at - low) / (high - low))
-
-    def ticks(self, count: int = 5) -> list[float]:
-        """Round values within the axis, about ``count``."""
-        if self.log and self.high / self.low > 5:
-            decades = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
-            skipped = ceil(len(decades) / (count + 1))
-            parts = (1, 2, 5) if self.high / self.low < 300 else (1,)
-            at = [part * 10.0**d for d in decades if d % skipped == 0 for part in parts]
-        else:
-            rough = (self.high - self.low) / count
-            unit = 10.0 ** floor(log10(rough))
-            step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough * 0.999)
-            first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
-            at = [i * step for i in range(first, last + 1)]
-        return [value for value in at if self.low * (1 - 1e-12) <= value <= self.high or value == 0]
-
-
-def vertical(panel: Panel) -> Axis:
-    """The vertical axis of a panel: all its lines, medians and bands, with a margin."""
-    series = panel.series
-    values = [v for s in series for line in (*s.runs, s.middle) for v in line.y]
-    values += [v for s in series for v in (*s.low, *s.high)]
-    if panel.log:
-        positive = [value for value in values if value > 0]
-        low, high = max(min(positive), LEAST_SHARE * max(positive)), max(positive)
-        factor = max(high / low, 2.0) ** MARGIN
-        return Axis(low / factor, high * factor, log=True)
-    low, high = min(values), max(values)
-    low, high = (low if edge is None else edge for edge, low in zip(panel.limits, (low, high), strict=True))
-    span = high - low or 10 * abs(high) or 1.0
-    return Axis(low - MARGIN * span, high + MARGIN * span)
-
-
-def horizontal(panel: Panel) -> Axis:
-    """The horizontal axis of a panel: the steps of all lines, or the places of a sweep."""
-    if panel.ticks:
-        return Axis(-0.5, len(panel.ticks) - 0.5)
-    steps = [x for s in panel.series for line in s.runs for x in line.x]
-    return Axis(min(steps), max(*steps, min(steps) + 1))
 
 
 def element(panel: Panel, looks: Sequence[Look], colours: str) -> str:
@@ -143,6 +76,7 @@ def as_json(panel: Panel, across: Axis, up: Axis, colours: str) -> str:
         "x": [across.low, across.high],
         "y": [_short(up.low), _short(up.high)],
         "log": up.log,
+        **({"linear": up.linear, "near": up.near} if up.linear else {}),
         "across": panel.across.partition(",")[0],
         "ticks": [list(tick) for tick in panel.ticks],
         "series": [
@@ -159,11 +93,6 @@ def as_json(panel: Panel, across: Axis, up: Axis, colours: str) -> str:
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def tick_text(value: float) -> str:
-    """A value at an axis."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
-
-
 def _short(value: float) -> float | int:
     """Five digits; whole numbers whole."""
     return int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.5g}")
@@ -173,13 +102,15 @@ def _axes(panel: Panel, across: Axis, up: Axis) -> str:
     """Grid lines and their texts, in the drawing's coordinates."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = []
-    for value in up.ticks():
+    values = up.ticks()
+    for value, text in zip(values, tick_texts(values), strict=True):
         y = bottom - (bottom - TOP) * up.place(value) / SCALE
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}"/>')
-        parts.append(f'<text class="up" x="{LEFT - 5}" y="{y + 3.5:.1f}">{tick_text(value)}</text>')
-    for at, text in panel.ticks or [(value, tick_text(value)) for value in across.ticks()]:
+        parts.append(f'<text class="up" x="{LEFT - 5}" y="{y + 4:.1f}">{text}</text>')
+    steps = across.ticks()
+    for at, text in panel.ticks or zip(steps, tick_texts(steps), strict=True):
         x = LEFT + (right - LEFT) * across.place(at) / SCALE
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 14}">{escape(text)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}">{escape(text)}</text>')
     return "".join(parts)
 
 

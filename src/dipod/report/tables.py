@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from math import isfinite
 
+from dipod.config import RunConfig
+from dipod.report.bound import at_last
 from dipod.report.data import Run, median_of
 from dipod.report.labels import flat, value_text
+from dipod.report.metrics import ENTROPIES, GAPS
 from dipod.report.wording import kind_words, per_token
 
 COLUMNS = {
@@ -16,9 +19,14 @@ COLUMNS = {
     "solved_greedy": ("solved, greedy", "{:.1%}"),
     "gap": ("gap, nats", "{:.3f}"),
     "gap_per_token": ("gap, nats a token", "{:.4f}"),
-    "cosine": ("cosine", "{:.3f}"),
+    "cosine": ("cosine, estimator", "{:.3f}"),
+    "update_cosine": ("cosine, update as made", "{:.3f}"),
+    "entropy": ("entropy, nats", "{:.3f}"),
+    "unique_share": ("unique actions", "{:.1%}"),
     "monitor_gap": ("gap in the loop, nats", "{:.3f}"),
-    "monitor_cosine": ("cosine in the loop", "{:.3f}"),
+    "monitor_cosine": ("cosine in the loop, estimator", "{:.3f}"),
+    "monitor_update_cosine": ("cosine in the loop, update as made", "{:.3f}"),
+    "monitor_entropy": ("entropy in the loop, nats", "{:.3f}"),
     "monitor_drift_share": ("gap part of the gradient", "{:.2f}"),
     "elbo": ("ELBO, nats", "{:.2f}"),
     "reward": ("reward", "{:.3f}"),
@@ -116,9 +124,10 @@ def _value(key: str, group: Sequence[Run]) -> Cell:
     form = COLUMNS[key][1]
     cell = _cell(form, centre)
     ends = [form.format(there[0]), form.format(there[-1])]
-    if len(group) > 1:
-        return Cell(cell.text, cell.key, " to ".join(ends) if ends[0] != ends[1] else "")
-    return Cell(cell.text, cell.key, _doubt(key, group, form))
+    more = [" to ".join(ends) if ends[0] != ends[1] else ""] if len(group) > 1 else [_doubt(key, group, form)]
+    if key.startswith("monitor"):
+        more.append(at_last(group, key).replace("at the end", "").replace("at the last look ", ""))
+    return Cell(cell.text, cell.key, " ".join(filter(None, more)))
 
 
 def _doubt(key: str, group: Sequence[Run], form: str) -> str:
@@ -130,8 +139,12 @@ def _doubt(key: str, group: Sequence[Run], form: str) -> str:
 
 
 def _head(key: str, every: Sequence[Run]) -> str:
-    gap = {"gap": "gap", "gap_per_token": "gap", "monitor_gap": "monitor_gap"}.get(key)
-    return COLUMNS[key][0] + (f" ({kind_words(every, gap)})" if gap else "")
+    kind = {"gap_per_token": "gap"}.get(key, key)
+    unit = ""
+    if key in ENTROPIES:
+        unit = " a token" if isinstance(every[0].config, RunConfig) else " an action"
+    measured = key in ("gap_per_token", *GAPS, *ENTROPIES)
+    return COLUMNS[key][0] + unit + (f" ({kind_words(every, kind)})" if measured else "")
 
 
 def _shown(key: str, every: Sequence[Run]) -> bool:
