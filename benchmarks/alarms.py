@@ -59,7 +59,7 @@ def looks_at(trainer: Trainer, key: int, count: int) -> list[Look]:
     before, found = trainer.state.step, []
     for i in range(count):
         trainer.state.step = 1_000_000 + key * count + i  # rollouts that no update is made on
-        found.append(trainer.meter.look(trainer.collect("look"), MONITOR, trainer.state.step))
+        found.append(trainer.meter.look(trainer.collect("look"), MONITOR, trainer.state.step, 0.0))
     trainer.state.step = before
     return found
 

@@ -112,7 +112,7 @@ def _highest(group: Sequence[Run], key: str, final: float) -> str:
     """The highest value that any look found, if it is worth a clause beside the last ones."""
     points = [(value, step, run.config.seed) for run in group for step, value in zip(*run.curve(key), strict=True)]
     value, step, seed = max(points)
-    if value <= max(1.2 * final, 0.1):
+    if value <= max(1.2 * final, 0.1) or step == min(run.curve(key)[0][0] for run in group if run.curve(key)[0]):
         return ""
     return f"; the highest measured was {number(value)} at update {step}" + (f", seed {seed}" if len(group) > 1 else "")
 
