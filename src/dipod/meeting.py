@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
 import socket
 import sys
 import threading
@@ -23,15 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 from typing import TypeVar
 
-import torch
-import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from dipod.errors import UserError, require
-from dipod.launch import START, WAIT, Launch, minutes
+from dipod.launch import START, Launch
 
 T = TypeVar("T")
 
@@ -41,12 +37,9 @@ FIRST_SECONDS = 0.2
 """How long the others let rank 0 go first: most mistakes are made by all."""
 LINGER_SECONDS = 5.0
 """How long the end of the store is not taken for the end of the run: rank 0 may be done first."""
-MEET_TO_FAIL_SECONDS = 60.0
-"""How long a process that fails before it has met the others waits for them, so that one speaks for all."""
+AGAIN_SECONDS = 60.0
+"""How long a further connection to a store that has answered may take."""
 FOREVER = timedelta(days=365)
-
-_tried: set[Launch] = set()
-"""What `join` has tried, so that it is not tried again after it has failed."""
 
 
 @dataclass
@@ -74,8 +67,8 @@ class Meeting:
         if self.launch.rank == 0:
             try:
                 found = work()
-            except Exception as error:
-                self.store.set(key, pickle.dumps((None, _passable(error))))  # type: ignore[arg-type]
+            except Exception as failure:
+                self.store.set(key, pickle.dumps((None, _passable(failure))))  # type: ignore[arg-type]
                 raise
             self.store.set(key, pickle.dumps((found, None)))  # type: ignore[arg-type]
             return found
@@ -149,94 +142,6 @@ class Meeting:
                 _until(lambda: self.store.check(everyone), LINGER_SECONDS)
         except RuntimeError:
             return
-
-
-def join() -> Meeting | None:
-    """Meet the processes that were started with this one, once, and make torch's process group; None without any.
-
-    Raises:
-        UserError: the environment says a part only, or some did not come in time.
-    """
-    launch = Launch.found()
-    return None if launch is None else _join(launch)
-
-
-@lru_cache(maxsize=1)
-def _join(launch: Launch) -> Meeting:
-    on_gpu = torch.cuda.is_available()
-    known = launch.size == 1 or not on_gpu or "LOCAL_RANK" in os.environ
-    require(known, "LOCAL_RANK", None, "set it to the GPU of this process; torchrun does")
-    wait = minutes(WAIT)
-    _tried.add(launch)
-    meeting = meet(launch, 60 * minutes(START))
-    if not dist.is_initialized():
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            store=PrefixStore("exchange", meeting.store),
-            rank=launch.rank,
-            world_size=launch.size,
-            timeout=timedelta(minutes=wait),
-        )
-    own = PrefixStore(meeting.name, connect(launch, MEET_TO_FAIL_SECONDS))
-    threading.Thread(target=meeting.watch, args=(own,), daemon=True).start()
-    return meeting
-
-
-def fail(status: int) -> list[int] | None:
-    """End the processes that were started with this one; see `Meeting.fail`. It may not have met them yet."""
-    try:
-        launch = Launch.found()
-        if launch is None:
-            return []
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher sends it as soon as one process is gone
-        if _join.cache_info().currsize:
-            return _join(launch).fail(status)
-        return [] if launch in _tried else meet(launch, MEET_TO_FAIL_SECONDS).fail(status)
-    except SystemExit:
-        return None
-    except (UserError, RuntimeError):
-        return []
-
-
-def elsewhere() -> str:
-    """Words that say where this process is, if it is not the one that usually talks."""
-    rank = os.environ.get("RANK", "0")
-    return "" if rank == "0" else f" on rank {rank} ({socket.gethostname()})"
-
-
-def part() -> None:
-    """Before this process ends: see `Meeting.part`."""
-    if _join.cache_info().currsize:
-        meeting = join()
-        if meeting is not None:
-            meeting.part()
-
-
-def broke(error: Exception) -> bool:
-    """Whether an exchange between processes failed, rather than what this one does."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
-
-
-def loss(error: Exception, silent: list[int]) -> str:
-    """One line on an exchange that failed.
-
-    Args:
-        error: of which `broke` holds.
-        silent: the ranks that do not answer, as `fail` says.
-    """
-    meeting = join() if _join.cache_info().currsize else None
-    who = "another process"
-    if meeting is not None and silent:
-        try:
-            who = meeting.names(silent)
-        except RuntimeError:
-            who = ", ".join(f"rank {rank}" for rank in silent)
-    me = f"rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}"
-    if "timed out" in str(error).lower() or "timeout" in str(error).lower():
-        late = f"{who} does not answer" if silent else f"all answer, so one is slow: raise {WAIT}"
-        return f"{me} waited {minutes(WAIT):g} minutes for the others in vain; {late}"
-    return f"{me} lost {who}, and all stop; the same command with --resume auto goes on from the last checkpoint"
 
 
 def _passable(error: Exception) -> Exception:
@@ -345,7 +250,7 @@ def _invite(launch: Launch, store: Store, deadline: float) -> Meeting:
     name = f"dipod/{uuid.uuid4().hex}"
     meeting = Meeting(launch, name, PrefixStore(name, store))
     meeting.store.set("size", str(launch.size))
-    own = connect(launch, MEET_TO_FAIL_SECONDS)
+    own = connect(launch, AGAIN_SECONDS)
 
     def tell() -> None:
         told: set[int] = set()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from dipod import meeting, sharding
+from dipod import partners, sharding
 from dipod.errors import RewardFailed, UserError, require
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def by_first(work: Callable[[], T]) -> T:
 
     Whatever ``work`` raises is raised on all.
     """
-    met = meeting.join()
+    met = partners.join()
     return work() if met is None else met.by_first(work)
 
 
@@ -236,7 +236,7 @@ def leave(status: int) -> NoReturn:
     """
     if "RANK" not in os.environ:
         sys.exit(status)
-    meeting.part()
+    partners.part()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -256,7 +256,7 @@ def start(mixed_precision: str = "no", tracker: str | None = None, folder: Path 
     """
     from accelerate import Accelerator
 
-    meeting.join()
+    partners.join()
     on_cpu = not torch.cuda.is_available()
     directory = None if folder is None else str(folder)
     try:

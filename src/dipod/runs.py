@@ -223,35 +223,38 @@ def sweep_all(folder: Path) -> None:
 
 def make_base(session: Session, config: RunConfig, policy: MaskedPolicy, task: Task) -> None:
     """Pre-train ``policy`` into the run's ``base`` on the first process, and load it from there on all."""
-    folder = session.folder
-    if session.processes.main and not (folder / BASE).exists():
-        pretrainer = build_pretrainer(config, policy, task)
-        optimisers = {"pretraining": pretrainer.optimiser}
-        partial, every = folder / CHECKPOINTS / PRETRAINING, config.pretrain.save_every
-        latest = latest_checkpoint(partial)
-        if latest is not None:
-            pretrainer.step = int(load_checkpoint(latest, policy.network, optimisers)["step"])
-        for step, elbo in pretrainer.run():
-            session.listener.pretrained(step, config.pretrain.steps, elbo)
-            if session.stop or (every and step % every == 0):
-                scalars = {"step": step, "loss": -elbo, "largest_weight": float(largest(pretrainer.parameters))}
-                save_checkpoint(partial / f"step-{step}", policy.network, optimisers, scalars)
-                if latest is not None:
-                    remove_folder(latest)
-                latest = partial / f"step-{step}"
-            if session.stop:
-                raise Interrupted
-        save_checkpoint(folder / BASE, policy.network, {}, {"step": config.pretrain.steps})
-        remove_folder(partial)
+    by_first(lambda: None if (session.folder / BASE).exists() else _pretrain(session, config, policy, task))
     session.processes.wait()
-    load_checkpoint(folder / BASE, policy.network, {})
+    load_checkpoint(session.folder / BASE, policy.network, {})
+
+
+def _pretrain(session: Session, config: RunConfig, policy: MaskedPolicy, task: Task) -> None:
+    folder, every = session.folder, config.pretrain.save_every
+    pretrainer = build_pretrainer(config, policy, task)
+    optimisers = {"pretraining": pretrainer.optimiser}
+    partial = folder / CHECKPOINTS / PRETRAINING
+    latest = latest_checkpoint(partial)
+    if latest is not None:
+        pretrainer.step = int(load_checkpoint(latest, policy.network, optimisers)["step"])
+    for step, elbo in pretrainer.run():
+        session.listener.pretrained(step, config.pretrain.steps, elbo)
+        if session.stop or (every and step % every == 0):
+            scalars = {"step": step, "loss": -elbo, "largest_weight": float(largest(pretrainer.parameters))}
+            save_checkpoint(partial / f"step-{step}", policy.network, optimisers, scalars)
+            if latest is not None:
+                remove_folder(latest)
+            latest = partial / f"step-{step}"
+        if session.stop:
+            raise Interrupted
+    save_checkpoint(folder / BASE, policy.network, {}, {"step": config.pretrain.steps})
+    remove_folder(partial)
 
 
 def improve(session: Session, trainer: Trainer | ControlTrainer) -> None:
     """Reinforcement learning from the last checkpoint, or from the base, to the last step."""
     folder, config, processes = session.folder, session.config, session.processes
     state = trainer.state
-    latest = latest_checkpoint(folder / CHECKPOINTS)
+    latest = by_first(lambda: latest_checkpoint(folder / CHECKPOINTS))
     if latest is not None:
         restore(latest, trainer)
     if processes.main:

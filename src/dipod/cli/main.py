@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
-from dipod import __version__, meeting
+from dipod import __version__, partners
 from dipod.cli import (
     compare,
     completion,
@@ -115,23 +115,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _notes():
             run(arguments)
     except UserError as error:
-        return _end(f"error{meeting.elsewhere()}: {error}", EXIT_USER_ERROR)
+        return _end(f"error{partners.elsewhere()}: {error}", EXIT_USER_ERROR)
     except (Interrupted, KeyboardInterrupt) as stop:
         return _end(f"{stop or 'interrupted'}", EXIT_INTERRUPTED)
     except Exception as error:
-        silent = meeting.fail(EXIT_BROKEN)
+        silent = partners.fail(EXIT_BROKEN)
         if silent is None:
             return EXIT_BROKEN
-        if not meeting.broke(error):
+        if not partners.broke(error):
             raise
-        print(f"dipod: error: {meeting.loss(error, silent)}", file=sys.stderr)
+        print(f"dipod: error: {partners.loss(error, silent)}", file=sys.stderr)
         return EXIT_BROKEN
     return 0
 
 
 def _end(line: str, status: int) -> int:
     """End all processes of this run with a line that one of them prints; returns the exit status."""
-    if meeting.fail(status) is not None:
+    if partners.fail(status) is not None:
         print(f"dipod: {line}", file=sys.stderr)
     return status
 
