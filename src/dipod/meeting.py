@@ -67,8 +67,8 @@ class Meeting:
         if self.launch.rank == 0:
             try:
                 found = work()
-            except Exception as failure:
-                self.store.set(key, pickle.dumps((None, _passable(failure))))  # type: ignore[arg-type]
+            except Exception as error:
+                self.store.set(key, pickle.dumps((None, _passable(error))))  # type: ignore[arg-type]
                 raise
             self.store.set(key, pickle.dumps((found, None)))  # type: ignore[arg-type]
             return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dipod.cli import main
 from dipod.cli.recipes import TIGHTENINGS
 from dipod.config import RunConfig
 from dipod.recipes import parse_algorithm
 from dipod.report import read_runs
-from dipod.runs import create, read_metrics
+from dipod.runs import CHECKPOINTS, METRICS, create, read_metrics
 from tests.test_trainer import TINY, tiny
 
 SETTINGS = [part for key, value in TINY.items() for part in (f"--{key}", str(value))]
@@ -76,6 +79,29 @@ def test_default_folders_are_numbered_and_resume_takes_the_last(here: Path, caps
     assert names == ["sudoku-spg+dipod-seed0", "sudoku-spg+dipod-seed0-2"]
     assert main(["train", "sudoku", "--resume"]) == 0
     assert "seed0-2" in capsys.readouterr().out
+
+
+def test_resume_auto_begins_goes_on_and_refuses_another_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a scheduler starts again: one command, whatever state the folder is in."""
+    command = ["train", "sudoku", *SETTINGS, "--trainer.save_every", "2", "--resume", "auto"]
+    (here / "run").mkdir()  # made by a start that was killed before it wrote anything
+    assert main([*command, "--out", "run"]) == 0
+    whole = load_file(here / "run" / CHECKPOINTS / "step-6" / "model.safetensors")
+    for path in (here / "run" / CHECKPOINTS).glob("step-[46]"):
+        shutil.rmtree(path)
+    metrics = here / "run" / METRICS
+    metrics.write_text(metrics.read_text()[:-20])  # killed while it wrote a line
+    assert main([*command, "--out", "run"]) == 0
+    again = load_file(here / "run" / CHECKPOINTS / "step-6" / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+    assert [row["step"] for row in read_metrics(here / "run")] == list(range(7))
+    before = metrics.read_text()
+    assert main([*command, "--out", "run"]) == 0, "a run that has ended stays as it is"
+    assert metrics.read_text() == before
+    line = refuse(capsys, *command, "--out", "run", "--beta", "0.123")
+    assert "beta = 0.123: the run in run has 1.5; give another --out" in line
+    assert main(command) == main(command) == 0
+    assert [path.name for path in (here / "runs").iterdir()] == ["sudoku-spg+dipod-seed0"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -171,6 +197,7 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "gsm8k-llada-spg", "--model", "nowhere"], "model = 'nowhere': give a folder or a hub name"),
         (["train", "sudoku", "--dry-run", "--bta", "1"], "did you mean beta?"),
         (["train"], "recipe = None: name one"),
+        (["train", "--resume", "auto", "--out", "run"], "--resume auto begins where there is no run yet: name the"),
         (["train", "--resume", "nowhere"], "run = 'nowhere': no config.yaml there"),
         (["train", "sudoku", "--resume"], "there is no such run"),
         (["train", "--resume", "nowhere", "--beta", "1"], "a resumed run keeps the settings"),

@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -15,22 +16,28 @@ from dipod.cli.progress import Display, facts
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.guard import NotFinite
+from dipod.launch import HELP as MORE
+from dipod.launch import separate_tasks
 from dipod.parallel import by_first, first
-from dipod.recipes import AnyConfig, blamed, load, overlay, to_yaml
+from dipod.recipes import AnyConfig, blamed, load, overlay, settle, to_yaml
 from dipod.report import write_report
+from dipod.report.labels import flat
 from dipod.report.live import Live
 from dipod.rewinding import advice, retune, rewind
 from dipod.stopping import Interrupted
 
 NAME = "train"
 HELP = "train a recipe, from nothing to a report; or resume a run"
-LATEST = "latest"
+LATEST, AUTO = "latest", "auto"
+SEEN_SECONDS = 60.0
+"""How long a folder that the first process has made may take to be seen by the others (network file systems)."""
 DESCRIPTION = """Train a recipe: make the base model, improve it by reinforcement learning, measure the drift, report.
 
   dipod train sudoku
   dipod train sudoku --algorithm fpo --seed 1 --out runs/fpo
   dipod train sudoku --beta 0.2 --steps 200 --task.blanks 6-10
   dipod train gsm8k-llada-spg --dry-run          (what it would do: prompt, memory, steps)
+  dipod train sudoku --out runs/a --resume auto          (go on where the folder holds this run, else begin)
   dipod train --resume runs/fpo          (or, for the last run of the default name: dipod train sudoku --resume)
 
 Every setting is a flag, --field value or --group.field value; `dipod recipes --fields` lists them with their meaning.
@@ -42,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command; other flags are settings."""
     parser.add_argument("recipe", nargs="?", help="a name from `dipod recipes`, or the path of a YAML file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/RECIPE-ALGORITHM-seedN)")
-    parser.add_argument("--resume", nargs="?", const=LATEST, metavar="RUN", help="go on with a run where it stopped")
+    parser.add_argument(
+        "--resume", nargs="?", const=LATEST, metavar="RUN", help="go on where a run stopped; auto: or begin it"
+    )
     parser.add_argument(
         "--from",
         dest="start",
@@ -62,8 +71,21 @@ def run(arguments: argparse.Namespace) -> None:
         _plan(arguments)
         return
     console = Console(stderr=arguments.json, quiet=not first())
-    require(arguments.start is None or arguments.resume is not None, "--from", arguments.start, "it goes with --resume")
-    folder = _resumed(arguments) if arguments.resume else _started(arguments)
+    require(
+        arguments.start is None or arguments.resume not in (None, AUTO),
+        "--from",
+        arguments.start,
+        "it goes with --resume RUN",
+    )
+    tasks = separate_tasks()
+    if tasks:
+        note = f"srun started {tasks} processes that do not know each other, each for a run of its own; {MORE}"
+        print(f"dipod: note: {note}", file=sys.stderr)
+    if arguments.resume == AUTO:
+        folder, begun = _begun_or_resumed(arguments)
+    else:
+        folder, begun = (_resumed(arguments), False) if arguments.resume else (_started(arguments), True)
+    _see(folder)
     config = runs.read_config(folder)
     console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", highlight=False)
     with Display(console) as display:
@@ -76,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             raise Interrupted(f"stopped at once; {runs.kept(folder)}; go on with `{again(folder)}`") from None
         except Exception:
-            if not arguments.resume and first():
+            if begun and first():
                 runs.discard_start(folder)
             raise
     if not first():
@@ -118,13 +140,58 @@ def _started(arguments: argparse.Namespace) -> Path:
 
     def create() -> Path:
         folder: Path = arguments.out or _default_folders(config)[-1]
-        try:
-            runs.create(folder, config)
-        except UserError as error:
-            raise blamed(error, arguments.recipe, arguments.settings) from error
+        _create(folder, config, arguments)
         return folder
 
     return by_first(create)
+
+
+def _create(folder: Path, config: AnyConfig, arguments: argparse.Namespace) -> None:
+    try:
+        runs.create(folder, config)
+    except UserError as error:
+        raise blamed(error, arguments.recipe, arguments.settings) from error
+
+
+def _begun_or_resumed(arguments: argparse.Namespace) -> tuple[Path, bool]:
+    """The run folder, and whether the run begins: as the first process finds it, for all."""
+    if arguments.recipe is None:
+        raise UserError("recipe", None, "--resume auto begins where there is no run yet: name the recipe")
+    config = settle(overlay(load(arguments.recipe), arguments.settings))
+
+    def decide() -> tuple[Path, bool]:
+        folder: Path = arguments.out or (_default_folders(config)[:-1] or _default_folders(config))[-1]
+        new = not (folder / runs.CONFIG).exists()
+        if new:
+            _create(folder, config, arguments)
+        else:
+            _require_same(folder, config)
+        return folder, new
+
+    return by_first(decide)
+
+
+def _require_same(folder: Path, config: AnyConfig) -> None:
+    """Raise `UserError` if the run in a folder has other settings."""
+    held, wanted = flat(runs.read_config(folder)), flat(config)
+    changed = next((field for field in wanted if wanted[field] != held.get(field)), None)
+    if changed is not None:
+        mend = f"the run in {folder} has {held.get(changed)!r}; give another --out, or the setting that it has"
+        raise UserError(changed, wanted[changed], mend)
+
+
+def _see(folder: Path) -> None:
+    """Wait until this process sees the run folder that the first process has.
+
+    Raises:
+        UserError: it does not.
+    """
+    deadline = time.monotonic() + SEEN_SECONDS
+    while not first() and not (folder / runs.CONFIG).is_file():
+        if time.monotonic() > deadline:
+            mend = f"this process does not see it; all need the same file system ({MORE})"
+            raise UserError("run", str(folder), mend)
+        time.sleep(0.2)
 
 
 def _resumed(arguments: argparse.Namespace) -> Path:
