@@ -138,7 +138,7 @@ def test_a_rate_may_change_on_resuming_and_other_settings_may_not(
     runs.create(folder, tiny(trainer__steps=2))
     runs.train(folder, Silent())
     for given, said in (
-        (["--beta", "3"], "beta = '3'"),
+        (["--beta", "3"], "beta = 3.0"),
         (["--pretrain.learning_rate", "0.1"], "the base is made already"),
         (["--optimiser.learning_rate", "-1"], "give a positive number"),
     ):

@@ -25,7 +25,7 @@ from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.files import make_folder, sweep, write_json
 from dipod.locks import Lock, hold
-from dipod.recipes import AnyConfig, check, overlay
+from dipod.recipes import AnyConfig, check, overlay, settle
 from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, labelled, middle
 from dipod.report.labels import Label, flat, path_of, value_text
@@ -164,7 +164,7 @@ def _base(config: AnyConfig, counting: Combination, seed: int, out: Path) -> Cel
 
 def _agree(found: AnyConfig, cell: Cell) -> bool:
     """Whether the run that a folder holds is the cell's; a base may differ in what no base depends on."""
-    return found == cell.config or (cell.is_base and _pretrained(found) == _pretrained(cell.config))
+    return settle(found) == settle(cell.config) or (cell.is_base and _pretrained(found) == _pretrained(cell.config))
 
 
 def execute(cells: Sequence[Cell], jobs: int, watch: Callable[[Sequence[Cell]], None], out: Path) -> None:

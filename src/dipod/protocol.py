@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dipod.config import RunConfig
+from dipod.recipes.paths import by_content
 
 LOGISTICS = ("max_rows", "train_source", "train_csv", "held_back")
 """Settings of task and sampler that do not change what an evaluation finds."""
@@ -18,13 +19,16 @@ LOGISTICS = ("max_rows", "train_source", "train_csv", "held_back")
 def protocol_line(config: RunConfig, device: str, seed: int) -> dict[str, Any]:
     """What an evaluation depends on besides the model: ``protocol`` for people and ``protocol_hash``.
 
+    Of files of problems the content counts, not the place.
+
     Args:
         config: task, sampler, dtype and number of problems are taken from it.
         device: where the model ran.
         seed: of the sampling noise.
     """
+    files = {field.removeprefix("task."): text for field, text in by_content(config).items()}
     what: dict[str, Any] = {
-        "task": {k: v for k, v in asdict(config.task).items() if k not in LOGISTICS},
+        "task": {k: v for k, v in {**asdict(config.task), **files}.items() if k not in LOGISTICS},
         "sampler": {k: v for k, v in asdict(config.sampler).items() if k not in LOGISTICS},
         "problems": config.trainer.evaluate_problems,
         "dtype": config.model.dtype,

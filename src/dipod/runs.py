@@ -36,8 +36,11 @@ from dipod.recipes import (
     build_trainer,
     check,
     read_run_config,
+    record,
+    relocate,
     settle,
     to_yaml,
+    verify,
 )
 from dipod.stopping import Interrupted, stop_requests
 from dipod.tasks import Task
@@ -80,7 +83,9 @@ def create(folder: Path, config: AnyConfig) -> None:
     refuse_old(folder)
     with hold(make_folder(folder)):
         refuse_old(folder)
-        write_text(folder / CONFIG, to_yaml(settle(config)))
+        settled = settle(config)
+        record(folder, settled)
+        write_text(folder / CONFIG, to_yaml(settled))
 
 
 def refuse_old(folder: Path) -> None:
@@ -98,7 +103,7 @@ def read_config(folder: Path) -> AnyConfig:
     """
     if not (folder / CONFIG).is_file():
         raise UserError("run", str(folder), f"no {CONFIG} there; give the folder of a run")
-    return read_run_config(folder / CONFIG)
+    return relocate(folder, read_run_config(folder / CONFIG))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -186,9 +191,11 @@ def train(folder: Path, listener: Listener) -> None:
 
     Raises:
         Interrupted: on SIGINT, SIGTERM or SIGHUP, after the state has been saved.
-        UserError: a checkpoint that cannot be read, or another process works in the folder.
+        UserError: a checkpoint that cannot be read, problems or adapters that have changed since the run began, or
+            another process works in the folder.
     """
     config = read_config(folder)
+    verify(folder)
     if config.threads:
         torch.set_num_threads(config.threads)
     tracker = None if config.logging.tracker == "none" else config.logging.tracker

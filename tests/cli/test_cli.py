@@ -200,7 +200,7 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--resume", "auto", "--out", "run"], "--resume auto begins where there is no run yet: name the"),
         (["train", "--resume", "nowhere"], "run = 'nowhere': no config.yaml there"),
         (["train", "sudoku", "--resume"], "there is no such run"),
-        (["train", "--resume", "nowhere", "--beta", "1"], "a resumed run keeps the settings"),
+        (["train", "--resume", "nowhere", "--beta", "1"], "no config.yaml there"),
         (["compare", "sudoku", "--algorithms", "fpo,nope", "--out", "C"], "algorithm = 'nope'"),
         (["compare", "sudoku", "--seeds", "a", "--out", "C"], "seeds = 'a': give whole numbers"),
         (["compare", "sudoku", "--seeds", "0,0", "--out", "C"], "seeds = '0,0': name each once"),

@@ -21,9 +21,10 @@ from dipod.launch import separate_tasks
 from dipod.parallel import by_first, first
 from dipod.recipes import AnyConfig, blamed, load, overlay, settle, to_yaml
 from dipod.report import write_report
-from dipod.report.labels import flat
+from dipod.report.labels import flat, path_of
 from dipod.report.live import Live
-from dipod.rewinding import advice, retune, rewind
+from dipod.resuming import STEPS, extend
+from dipod.rewinding import RATES, advice, retune, rewind
 from dipod.stopping import Interrupted
 
 NAME = "train"
@@ -38,6 +39,7 @@ DESCRIPTION = """Train a recipe: make the base model, improve it by reinforcemen
   dipod train sudoku --beta 0.2 --steps 200 --task.blanks 6-10
   dipod train gsm8k-llada-spg --dry-run          (what it would do: prompt, memory, steps)
   dipod train sudoku --out runs/a --resume auto          (go on where the folder holds this run, else begin)
+  dipod train --resume runs/fpo --trainer.steps 900          (more updates for a run that has ended)
   dipod train --resume runs/fpo          (or, for the last run of the default name: dipod train sudoku --resume)
 
 Every setting is a flag, --field value or --group.field value; `dipod recipes --fields` lists them with their meaning.
@@ -202,9 +204,13 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     elif arguments.recipe is None and arguments.out is None:
         raise UserError("--resume", "", "name the run folder: dipod train --resume RUN")
     else:
-        started = arguments.out or _last_default_folder(overlay(load(arguments.recipe), arguments.settings))
-        arguments.settings = {} if arguments.out is None else arguments.settings
-        folder = started
+        if arguments.out is None:  # then the other settings say which run is meant
+            config = overlay(load(arguments.recipe), arguments.settings)
+            started = _last_default_folder(config)
+            kept = (STEPS, *RATES)
+            own = {name: value for name, value in arguments.settings.items() if path_of(name, config) in kept}
+            arguments.settings = own
+        folder = arguments.out or started
     if arguments.start is not None:
         aside = by_first(lambda: rewind(folder, arguments.start))
         if aside is not None and first():
@@ -212,8 +218,9 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     if arguments.settings:
         arguments.settings = by_first(lambda: retune(folder, arguments.settings))
     if arguments.settings:
-        field, value = next(iter(arguments.settings.items()))
-        raise UserError(field, value, "a resumed run keeps the settings in its config.yaml; leave this out")
+        note = by_first(lambda: extend(folder, arguments.settings))
+        if note and first():
+            print(f"dipod: note: {note}", file=sys.stderr)
     return folder
 
 

@@ -8,8 +8,8 @@ from dipod.recipes.build import (
     check,
     parse_algorithm,
     policy_of,
-    settle,
 )
+from dipod.recipes.paths import record, relocate, settle, verify
 from dipod.recipes.settings import (
     AnyConfig,
     blamed,
@@ -41,7 +41,10 @@ __all__ = [
     "parse_algorithm",
     "policy_of",
     "read_run_config",
+    "record",
+    "relocate",
     "settle",
     "summary",
     "to_yaml",
+    "verify",
 ]

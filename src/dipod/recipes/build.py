@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -26,7 +25,6 @@ from dipod.pretrain import Pretrainer, Prior
 from dipod.recipes.settings import AnyConfig
 from dipod.tasks import Task
 from dipod.tasks.sudoku import SudokuConfig, SudokuTask
-from dipod.tasks.text.functions import absolute
 from dipod.tasks.text.task import TextTask, build_text_task
 from dipod.tightening import Distillation, Tightening, parse_tightening
 from dipod.trainer import Trainer
@@ -73,14 +71,6 @@ def check(config: AnyConfig) -> None:
         check_model(config.model, task)
     else:
         build_policy(config, task)
-
-
-def settle(config: AnyConfig) -> AnyConfig:
-    """The settings as a run folder keeps them: what depends on where the command was typed is spelled out."""
-    if isinstance(config, ControlConfig) or isinstance(config.task, SudokuConfig):
-        return config
-    rewards = ", ".join(absolute(name.strip()) for name in config.task.rewards.split(",") if name.strip())
-    return replace(config, task=replace(config.task, rewards=rewards))
 
 
 def check_model(config: ModelConfig, task: Task) -> nn.Module:
