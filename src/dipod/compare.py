@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dipod import runs
+from dipod import __version__, runs
 from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.files import make_folder, sweep, write_json
@@ -302,6 +302,7 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
     groups = labelled(read_runs([cell.folder for cell in cells if not cell.is_base]))
     result = {
         "seconds": round(seconds, 1),
+        "version": __version__,
         "cells": [
             {
                 "label": label.text,
@@ -309,7 +310,7 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
                 **({"settings": dict(label.settings)} if label.settings else {}),
                 "seed": run.config.seed,
                 "run": str(run.folder.relative_to(out.resolve())),
-                **{key: run.last(key) for key in FINAL_KEYS if run.last(key) is not None},
+                **run.summary(),
                 **({"monitor_step": steps[-1]} if (steps := run.curve("monitor_gap")[0]) else {}),
             }
             for label, group in groups.items()

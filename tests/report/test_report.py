@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,14 @@ def test_settings_that_a_run_does_not_know_yet_are_the_defaults(tmp_path: Path) 
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "gap": 1.0}\n')
     (run,) = read_runs([tmp_path])
     assert run.config == tiny(algorithm="fpo", gap_paths=type(load("sudoku").trainer)().gap_paths)  # type: ignore[union-attr]
+
+
+def test_a_summary_keeps_the_ends_and_what_lies_between() -> None:
+    run = build_run("fpo", 0)
+    kept = run.summary()
+    assert kept["before"]["gap"] == run.metrics[0]["gap"]
+    assert kept["gap"] == run.last("gap")
+    assert [step for step, _ in kept["curves"]["gap"]] == run.curve("gap")[0]
+    assert kept["curves"].keys().isdisjoint(kept["best"])
+    many = replace(run, metrics=[{"step": i, "reward": abs(i - 30.0)} for i in range(50)])
+    assert many.summary()["best"]["reward"] == (0, 30.0)

@@ -73,6 +73,28 @@ class Run:
         """Steps and texts of something said in words."""
         return [(row["step"], row[key]) for row in self.metrics if isinstance(row.get(key), str)]
 
+    def summary(self) -> dict[str, Any]:
+        """What a comparison's JSON keeps of a run, of the metrics in `FINAL_KEYS`.
+
+        The last of each; those ``before`` the first update; ``curves`` of what is measured now and then, as pairs of
+        step and value with six digits; and of what every update measures the ``best``, with its step.
+        """
+        start = next((row for row in self.metrics if row["step"] == 0), {})
+        curves: dict[str, list[tuple[int, float]]] = {}
+        best: dict[str, tuple[int, float]] = {}
+        for key in FINAL_KEYS:
+            points = [(step, float(f"{value:.6g}")) for step, value in zip(*self.curve(key), strict=True)]
+            if len(points) > max(8, self.steps // 2):
+                best[key] = max(points, key=lambda point: point[1])
+            elif points:
+                curves[key] = points
+        return {
+            **{key: self.last(key) for key in FINAL_KEYS if self.last(key) is not None},
+            "before": {key: start[key] for key in FINAL_KEYS if _number_in(start, key)},
+            "curves": curves,
+            "best": best,
+        }
+
     @property
     def steps(self) -> int:
         """Updates done."""
