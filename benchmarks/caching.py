@@ -165,7 +165,7 @@ def build(size: Size, way: str, samples: int, rate: float, device: str) -> Setti
         SamplerConfig(),
         OptimiserConfig(max_grad_norm=1e9),
     )
-    updater = Updater(policy, policy, algorithm, settings, 0, start(), list(network.parameters()))
+    updater = Updater(policy, policy, algorithm, settings, 0, start(), list(network.parameters()), size.length)
     optimiser = torch.optim.SGD(network.parameters(), rate)
 
     def cached(some: Rollouts) -> None:

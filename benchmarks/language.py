@@ -137,7 +137,7 @@ def train(bench: Bench, step: Step) -> dict[str, Any]:
     own = ALGORITHMS[step.algorithm]
     algorithm = replace(own, corruption=replace(own.corruption, samples=step.samples))
     settings = Settings(TrainerConfig(rows_per_pass=step.rows_per_pass), size.sampler, OptimiserConfig())
-    updater = Updater(bench.policy, bench.policy, algorithm, settings, 0, start(), bench.trained)
+    updater = Updater(bench.policy, bench.policy, algorithm, settings, 0, start(), bench.trained, size.length)
     optimiser = settings.optimiser.build(bench.trained)
     advantage = torch.linspace(-1, 1, rows, device=bench.device)
     ids = bench.tokens(rows, size.prompt + size.length)

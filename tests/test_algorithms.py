@@ -112,7 +112,8 @@ def test_counter_examples_of_the_rows_that_are_not_adequate() -> None:
     rounded = {name: round(value, 2) for name, value in errors.items()}
     assert rounded == pytest.approx(COUNTER_EXAMPLES, abs=0.04)
     assert min(errors.values()) > 0.02
-    assert {name for name, row in ALGORITHMS.items() if not row.adequate} == {*errors, "wd1-positive"}
+    elsewhere = {"wd1-positive", "spg-elbo", "gdpo"}  # by the lengths of tests/test_adequacy.py
+    assert {name for name, row in ALGORITHMS.items() if not row.adequate} == {*errors, *elsewhere}
 
 
 COUNTER_EXAMPLES = {

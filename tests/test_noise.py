@@ -27,6 +27,17 @@ def test_a_row_has_its_own_stream_in_any_batch() -> None:
     assert torch.equal(later.uniform(2, 2), numbers[1][[1]])
 
 
+def test_padding_changes_neither_a_row_s_numbers_nor_later_ones() -> None:
+    places = torch.tensor([[True, True, True], [False, True, True]])
+    wide = torch.cat([torch.zeros(2, 2, dtype=torch.bool), places], 1)
+    one, other = Noise.keyed(7, examples=range(2)), Noise.keyed(7, examples=range(2))
+    narrow, padded = one.uniform_at(places, 4), other.uniform_at(wide, 4)
+    assert torch.equal(padded[..., 2:], narrow)
+    assert not padded[~wide[:, None].expand(-1, 4, -1)].any()
+    assert torch.equal(one.uniform(2), other.uniform(2))
+    assert torch.equal(narrow[0], Noise.keyed(7, examples=[0]).uniform(4, 3)[0]), "a full row draws as ever"
+
+
 def test_numbers_are_uniform() -> None:
     numbers = Noise.keyed(0, examples=range(4000)).uniform(5)
     assert abs(float(numbers.mean()) - 0.5) < 4 * (1 / 12 / 20000) ** 0.5

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,20 @@ from torch import Tensor
 
 from dipod import runs
 from dipod.algorithms import ALGORITHMS
+from dipod.config import OptimiserConfig, Settings, TrainerConfig
 from dipod.errors import UserError
 from dipod.likelihood.corruption import bounds
+from dipod.parallel import Processes, start
+from dipod.policies.masked import MaskedPolicy
+from dipod.policies.sampling import SamplerConfig
+from dipod.policies.tokens import Tokens
 from dipod.recipes import build_policy, build_task, build_trainer, language, load, overlay, to_yaml
+from dipod.rollouts import Rollouts
 from dipod.runs import Silent
 from dipod.stopping import Interrupted
 from dipod.trainer import Trainer
-from dipod.update import rows_in_passes
+from dipod.update import Updater, rows_in_passes
+from tests import conftest
 from tests.checkpoints import write_tiny_llada
 from tests.test_trainer import StopAfter, build, tiny
 
@@ -74,18 +83,85 @@ def test_masks_are_fresh_or_kept_as_the_row_says(name: str) -> None:
 
 def test_rows_that_do_not_bound_get_masks_of_their_own_for_the_elbo() -> None:
     for name, row in ALGORITHMS.items():
-        trainer = double(algorithm=f"{name}+dipod")
-        rollouts = trainer.collect("rollout")
-        extra = trainer.updater.corrupt(rollouts, 0.5, 0, 0).samples - row.corruption.samples
-        assert (extra > 0) != bounds(row.corruption.scheme)
-        assert trainer.updater.corrupt(rollouts, 0.0, 0, 0).samples == row.corruption.samples
+        for block in (32, 2):
+            trainer = double(algorithm=f"{name}+dipod", corruption__block_length=block)
+            rollouts, own = trainer.collect("rollout"), row.corruption.samples
+            drawn = trainer.updater.corrupt(rollouts, 0.5, 0, 0)
+            assert (drawn.samples > own) != bounds(trainer.algorithm.corruption, 5)
+            alone = trainer.updater.corrupt(rollouts, 0.0, 0, 0)
+            assert torch.equal(drawn.pick(slice(0, own)).masked, alone.masked), "the estimator's masks stay as they are"
+            assert alone.samples == own
+
+
+def test_the_beta_term_is_an_elbo_where_the_estimator_s_masks_are_not_and_the_released_one_the_estimator_s() -> None:
+    """SPG in blocks of 2, fpo's released masks, hidden prompt tokens: β's own masks bound; unless told otherwise."""
+    cases: list[dict[str, object]] = [
+        {"algorithm": "spg-elbo+dipod", "corruption.block_length": 2},
+        {"algorithm": "fpo+dipod", "corruption.scheme": "released-fpo"},
+        {"algorithm": "fpo+dipod", "corruption.prompt_share": 0.2},
+    ]
+    for case in cases:
+        updater = double(**case).updater
+        assert updater.bound is not None
+        assert bounds(updater.bound, 5)
+        assert updater.bounding == updater.bound
+        assert updater.tells_elbo
+        released = double(**case, corruption__elbo="estimator").updater
+        assert released.bound is None
+        assert bounds(released.bounding, 5), "a stage maximises an ELBO all the same"
+        assert not released.tells_elbo
+    metrics = double(**cases[0], beta=0.5, beta_ramp=0).train_step()
+    plain = double(algorithm="spg-elbo", corruption__block_length=2).train_step()
+    assert "train_elbo" in metrics
+    assert "train_elbo" not in plain
+    assert float(metrics["forward_rows"]) > float(plain["forward_rows"]), "the ELBO's masks are counted"
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_an_update_says_its_elbo_where_its_masks_bound_and_is_silent_elsewhere(name: str) -> None:
-    bounding = bounds(ALGORITHMS[name].corruption.scheme)
+    bounding = bounds(ALGORITHMS[name].corruption, 5)
     assert ("train_elbo" in double(algorithm=name).train_step()) == bounding
     assert "train_elbo" in double(algorithm=f"{name}+dipod", beta=0.5, beta_ramp=0).train_step()
+
+
+class OfTwo(Processes):
+    """One of two processes with as many rollouts each."""
+
+    def total(self, value: Tensor) -> Tensor:
+        return 2 * super().total(value)
+
+
+def step_of(policy: MaskedPolicy, rollouts: Rollouts, processes: Processes, name: str, block: int) -> Tensor:
+    """How one plain gradient step moves the parameters, with hidden prompt tokens and β."""
+    corruption = replace(ALGORITHMS[name].corruption, prompt_share=0.4, block_length=block)
+    algorithm = replace(ALGORITHMS[name], corruption=corruption, normaliser="rollouts")
+    settings = Settings(TrainerConfig(), SamplerConfig(), OptimiserConfig(max_grad_norm=1e9), corruption=corruption)
+    own = replace(policy, network=deepcopy(policy.network))
+    parameters = list(own.network.parameters())
+    updater = Updater(own, own, algorithm, settings, 0, processes, parameters, 4)
+    before = torch.cat([p.detach().flatten() for p in parameters])
+    updater.update(rollouts, 0.3, torch.optim.SGD(parameters, 1e-3), 0)
+    return torch.cat([p.detach().flatten() for p in parameters]) - before
+
+
+@pytest.mark.parametrize(("name", "block"), [("fpo", 32), ("spg", 2), ("d1", 32)])
+def test_hidden_prompt_tokens_do_not_depend_on_who_shares_the_rollouts(name: str, block: int) -> None:
+    """Prompts of 1 to 6 tokens: two halves, padded to widths of their own, move the parameters as the whole does."""
+    policy, sizes = conftest.build_policy(4, 6, sharpness=1.0), torch.tensor([3, 1, 6, 2])
+    ids = torch.randint(3, (4, 6), generator=torch.Generator().manual_seed(0))
+    prompt = Tokens(ids, torch.arange(6) >= 6 - sizes[:, None])
+    action = Tokens.full(conftest.every_completion(4)[[5, 50, 70, 33]])
+    counted = torch.arange(4) < torch.tensor([4, 2, 3, 4])[:, None]
+    advantage = torch.tensor([1.0, -1.0, 0.5, -0.5], dtype=torch.float64)
+    order = torch.arange(4).expand(4, -1)
+    whole = Rollouts(prompt, action, counted, advantage, advantage, torch.arange(4), order)
+    halves = []
+    for rows in (slice(0, 2), slice(2, 4)):
+        width = int(sizes[rows].max())
+        narrow = Tokens(prompt.ids[rows, 6 - width :], prompt.valid[rows, 6 - width :])
+        halves.append(replace(whole[rows], observation=narrow))
+    moved = torch.stack([step_of(policy, half, OfTwo(start().accelerator), name, block) for half in halves]).sum(0)
+    torch.testing.assert_close(moved, step_of(policy, whole, start(), name, block), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])

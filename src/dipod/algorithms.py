@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dipod.likelihood.corruption import CorruptionConfig
-from dipod.likelihood.masked import elbo_proxy, masked_token_proxy, sandwich, token_proxy
+from dipod.likelihood.masked import elbo_proxy, masked_token_proxy, sandwich, sandwich_on_elbo, token_proxy
 from dipod.objectives.baselines import Baseline, contrast, group_mean, leave_one_out
 from dipod.objectives.kl import KLEstimator, kl_penalty
 from dipod.objectives.surrogates import Surrogate, bounded_weight, plain, ppo_clip, ratio_weight
@@ -25,7 +25,7 @@ Proxy = Callable[[Any, Tensor], Tensor]
 evidence is that of the policies the proxy is made for."""
 
 UNIFORM = CorruptionConfig("independent", 2)
-Normaliser = Literal["rollouts", "tokens", "lengths", "ratios"]
+Normaliser = Literal["rollouts", "tokens", "lengths", "ratios", "length-ratios"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,13 @@ class Algorithm:
         paper: where it comes from.
         corruption: how tokens are hidden, unless the run's settings say otherwise.
         normaliser: what the sum over rollouts is divided by: "rollouts" their number; "tokens" their total length;
-            "lengths" their number, after each was divided by its own length; "ratios" the sum of their clipped ratios.
+            "lengths" their number, after each was divided by its own length; "ratios" the sum of their clipped ratios;
+            "length-ratios" likewise, after each was divided by its own length.
         ratio_per_token: the ratio is exp((new - old)/length), as in ESPO; the surrogate is multiplied by the length.
         scaled: its advantages may be divided by the group's standard deviation; wd1's weights may not.
-        adequate: its gradient is Â·∇log π, up to the normaliser, at every tight model (Definition 2.1).
+        adequate: its gradient is Â·∇log π in expectation, up to the normaliser, at every tight model of any length,
+            under the row's own masks and number of them (Definition 2.1). Under other masks ask
+            `dipod.likelihood.corruption.bounds`: a row whose proxy is the ELBO is adequate wherever they bound log π.
     """
 
     name: str
@@ -98,27 +101,33 @@ class Algorithm:
         unit = (length if self.ratio_per_token else torch.ones_like(length)).reshape(shape)
         value = unit * self.surrogate(new / unit, batch.old / unit, batch.advantage.reshape(shape))
         if kl_weight and batch.reference is not None:
-            value = value - kl_weight * unit * kl_penalty(new / unit, batch.reference / unit, kl)
+            value = value - kl_weight * kl_penalty(new, batch.reference, kl)
         total: Tensor = (_weights(new, evidence) * value).reshape(len(new), -1).sum(-1)
         if beta and batch.elbo is not None:
             total = total + beta * batch.elbo
-        return total / length if self.normaliser == "lengths" else total
+        return total / length if self.normaliser in ("lengths", "length-ratios") else total
 
     def on_policy(self, evidence: Any, advantage: Tensor, length: Tensor) -> Tensor:
         """`contributions` of the bare estimator where the policy drew the actions itself (ρ = 1), [B]."""
         old = self.proxy(evidence, advantage).detach()
         return self.contributions(evidence, Batch(old, advantage, length))
 
+    @property
+    def self_normalised(self) -> bool:
+        """Whether the sum is divided by that of the ratios."""
+        return self.normaliser in ("ratios", "length-ratios")
+
     def weight(self, length: Tensor) -> Tensor:
         """What `contributions` multiplies each action's surrogate and β term by, [B]: 1/length, or 1."""
-        return 1 / length if self.normaliser == "lengths" else torch.ones_like(length)
+        return 1 / length if self.normaliser in ("lengths", "length-ratios") else torch.ones_like(length)
 
     def denominator(self, new: Tensor, old: Tensor, length: Tensor) -> Tensor:
         """What each rollout adds to the number that the sum of `contributions` is divided by, [B], a constant."""
         if self.normaliser == "tokens":
             return length.to(new.dtype)
-        if self.normaliser == "ratios" and self.clip is not None:
-            weight = ratio_weight(new, old, self.clip)
+        if self.self_normalised and self.clip is not None:
+            unit = length.to(new.dtype) if self.ratio_per_token else torch.ones_like(new)
+            weight = ratio_weight(new / unit, old / unit, self.clip)
             return weight if weight.dim() == 1 else weight.flatten(1).mean(-1)
         return torch.ones(len(length), dtype=new.dtype, device=new.device)
 
@@ -134,12 +143,13 @@ def _weights(proxy: Tensor, evidence: Any) -> Tensor:
     return weights[..., None] * masked / masked.shape[1]
 
 
-def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algorithm]:
+def table(eubo_order: float = 1.5, clip: float | None = None, released: bool = False) -> dict[str, Algorithm]:
     """Every row by name.
 
     Args:
         eubo_order: the Rényi order β ≥ 1 of SPG's upper bound.
         clip: ε of every row that clips; None for each method's own.
+        released: the formulas of the published code where they are not those of the paper (ESPO's, StableDRL's).
     """
     fpo = "FPO (arXiv 2507.21053), on the ELBO of a masked model as in DiPOD 4.2"
     spg, wd1 = "SPG (arXiv 2510.09541)", "wd1 (arXiv 2507.08838)"
@@ -156,7 +166,7 @@ def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algor
         Algorithm("fpo", elbo_proxy, clip_wide, group_mean, wide, fpo, uniform, adequate=True),
         Algorithm("spg", mix, plain, group_mean, None, f"{spg}, mixture (its best)", blockwise),
         Algorithm("spg-eubo", upper, plain, group_mean, None, f"{spg}, EUBO", blockwise),
-        Algorithm("spg-elbo", lower, plain, group_mean, None, f"{spg}, ELBO", blockwise, adequate=True),
+        Algorithm("spg-elbo", lower, plain, group_mean, None, f"{spg}, ELBO", blockwise),
         Algorithm("spg-zero", positive, plain, group_mean, None, f"{spg}, no negatives", blockwise),
         Algorithm(
             "d1", token_proxy, clip_wide, group_mean, wide, "diffu-GRPO (d1, arXiv 2504.12216)", one_step, "lengths"
@@ -185,9 +195,9 @@ def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algor
         Algorithm(
             "coupled",
             token_proxy,
-            clip_narrow,
+            clip_wide,
             leave_one_out,
-            narrow,
+            wide,
             "coupled-GRPO (DiffuCoder, arXiv 2506.20639)",
             CorruptionConfig("coupled", 3),
             "lengths",
@@ -196,7 +206,7 @@ def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algor
             "espo",
             elbo_proxy,
             clip_narrow,
-            group_mean,
+            leave_one_out if released else group_mean,
             narrow,
             "ESPO (arXiv 2512.03759)",
             CorruptionConfig("complement", 2),
@@ -213,7 +223,6 @@ def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algor
             "GDPO (arXiv 2510.08554)",
             CorruptionConfig("quadrature", 3),
             "lengths",
-            adequate=True,
         ),
         Algorithm(
             "stabledrl",
@@ -227,7 +236,25 @@ def table(eubo_order: float = 1.5, clip: float | None = None) -> dict[str, Algor
             adequate=True,
         ),
     ]
-    return {row.name: row for row in rows}
+    found = {row.name: row for row in rows}
+    if released:
+        found["stabledrl"] = _released_stabledrl(eubo_order, clip or 4.0, blockwise)
+    return found
+
+
+def _released_stabledrl(eubo_order: float, clip: float, corruption: CorruptionConfig) -> Algorithm:
+    """SPG's mixture under ratios of ELBOs per token, at most 5 (1-ε is below zero), each rollout over its length."""
+    return Algorithm(
+        "stabledrl",
+        partial(sandwich_on_elbo, order=eubo_order),
+        partial(bounded_weight, clip=clip),
+        group_mean,
+        clip,
+        "StableDRL's published code: SPG's mixture, self-normalised (arXiv 2603.06743)",
+        corruption,
+        "length-ratios",
+        ratio_per_token=True,
+    )
 
 
 ALGORITHMS = table()

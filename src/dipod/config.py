@@ -76,7 +76,8 @@ class TrainerConfig:
         rows_per_pass: completions, one for each corruption sample, that a pass of the network holds in memory; 0 for
             all of them. Gradients do not depend on it.
         dropout: leave dropout on in gradient passes; rollouts and measurements never have it.
-        scale_advantages: divide advantages by the group's standard deviation.
+        scale_advantages: divide advantages by the standard deviation of their group's rewards.
+        scale_std: which one: "population" divides squared deviations by the group's size G, "sample" by G-1, as TRL.
         negative_weight: what advantages below zero are multiplied by, after that; 0 learns from successes alone.
         evaluate_every: steps between two evaluations (solved problems, gap, cosine); 0 for the ends only.
         evaluate_problems: held-out problems per evaluation; 0 for no evaluation.
@@ -95,6 +96,7 @@ class TrainerConfig:
     rows_per_pass: int = 0
     dropout: bool = False
     scale_advantages: bool = True
+    scale_std: Literal["population", "sample"] = "population"
     negative_weight: float = 1.0
     evaluate_every: int = 50
     evaluate_problems: int = 256
@@ -120,19 +122,22 @@ class ObjectiveConfig:
     """What a run may change in the algorithm's row.
 
     Attributes:
+        form: "paper", or "released" for the row's formula as its published code has it where that is another one:
+            espo's baseline leaves one out; stabledrl weighs SPG's bounds by ratios per token of at most 5.
         normaliser: "own", or what the sum over rollouts is divided by: "rollouts", "tokens" (their total length),
-            "lengths" (each by its own) or "ratios".
-        clip: ε of the algorithms that clip; 0 takes the paper's.
+            "lengths" (each by its own), "ratios", or "length-ratios" (each by its own length, then by the ratios).
+        clip: ε of the algorithms that clip; 0 takes the row's own.
         eubo_order: the Rényi order of SPG's upper bound, at least 1.
         kl: estimator of a penalty on the KL to the base model: "off", "k1", "k2" or "k3".
         kl_weight: κ, in units of the advantage.
     """
 
-    normaliser: Literal["own", "rollouts", "tokens", "lengths", "ratios"] = "own"
+    normaliser: Literal["own", "rollouts", "tokens", "lengths", "ratios", "length-ratios"] = "own"
     clip: float = 0.0
     eubo_order: float = 1.5
     kl: Literal["off", "k1", "k2", "k3"] = "off"
     kl_weight: float = 0.0
+    form: Literal["paper", "released"] = "paper"
 
     def __post_init__(self) -> None:
         require(self.clip >= 0, "objective.clip", self.clip, "give a positive ε, or 0 for the paper's")

@@ -71,7 +71,8 @@ def plan(config: RunConfig) -> Plan:
     prompts, text, note = _prompts(task, config)
     trainer = config.trainer
     estimator = estimator_corruption(algorithm.corruption, config.corruption)
-    bound = elbo_corruption(estimator, config.corruption)
+    bound = elbo_corruption(estimator, config.corruption, task.completion_length)
+    bound = None if config.corruption.elbo == "estimator" else bound
     beta = tightening.next_beta(trainer.steps, None, None)
     samples = estimator.samples + (bound.samples if bound is not None and beta > 0 else 0)
     total = sum(p.numel() for p in network.parameters())

@@ -63,6 +63,25 @@ class Noise:
             row.uniform_(generator=generator)
         return numbers.to(device) if device is not None else numbers
 
+    def uniform_at(self, places: Tensor, draws: int) -> Tensor:
+        """Uniform numbers for some places of every row, in their order, ``draws`` times over: [B, draws, L].
+
+        A row takes exactly ``draws`` times its own number of places from its stream, so padding changes neither these
+        numbers nor later ones. Where every place is wanted they are those of ``uniform(draws, L)``.
+
+        Args:
+            places: [B, L] bool; other places get zeros.
+            draws: numbers for each place.
+        """
+        if bool(places.all()):
+            return self.uniform(draws, places.shape[1], device=places.device)
+        where = self.generators[0].device if self.generators else torch.device("cpu")
+        wanted = places.to(where)
+        numbers = torch.zeros(len(self), draws, places.shape[1], device=where)
+        for row, own, count, generator in zip(numbers, wanted, wanted.sum(-1).tolist(), self.generators, strict=True):
+            row[:, own] = torch.empty(draws, count, device=where).uniform_(generator=generator)
+        return numbers.to(places.device)
+
 
 class SharedGenerator(torch.Generator):
     """A generator of numbers for rows that several processes share: all draw the same, and each takes those of its own.

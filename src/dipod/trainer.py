@@ -95,6 +95,7 @@ class Trainer(Loop[TrainerConfig]):
             seed,
             self.processes,
             self.parameters,
+            task.completion_length,
             base,
         )
         self.meter = Meter(
@@ -131,7 +132,7 @@ class Trainer(Loop[TrainerConfig]):
 
     def train_step(self) -> Metrics:
         """Self-distillation if a stage is due, rollouts, and the update on them (1 to 3 above)."""
-        state, rows = self.state, self._rows(self.config.inner_updates)
+        state, rows = self.state, 0
         metrics: Metrics = {}
         self.intact = True
         stage = self.tightening.distillation_before(state.step, state.gap)
@@ -140,7 +141,7 @@ class Trainer(Loop[TrainerConfig]):
             self.intact = False
             history = self.distil(rollouts, stage)
             metrics |= {"distillation_steps": len(history), "distillation_gain": history[-1] - history[0]}
-            rows += self._rows(gradients=len(history))
+            rows += self._rows(self.updater.bounding.samples, len(history))
         started = time.perf_counter()
         rollouts = self.collect("rollout")
         metrics["seconds_rollout"] = time.perf_counter() - started
@@ -156,8 +157,8 @@ class Trainer(Loop[TrainerConfig]):
             gap = self.meter.gap(rollouts, adaptive.rollouts, adaptive.paths, state.step, exactly=False).gap
             state.gap_before, state.gap, metrics["train_gap"] = state.gap, gap, gap
             rows += adaptive.rollouts * bracket_rows(self.task.completion_length, adaptive.paths, own=True)
-        metrics["forward_rows"] = rows
         state.beta = self.tightening.next_beta(state.step, state.beta, state.gap, state.gap_before)
+        metrics["forward_rows"] = rows + self._rows(self.updater.samples(state.beta), self.config.inner_updates)
         if state.step == 0 or self.due(self.config.evaluate_every, state.step + 1):
             count, paths = self.config.cosine_rollouts, self.config.gap_paths
             found = self.meter.alignment(rollouts, count, paths, state.step, beta=state.beta)
@@ -168,13 +169,12 @@ class Trainer(Loop[TrainerConfig]):
             group["lr"] = rate
         return metrics | self.updater.update(rollouts, state.beta, self.optimisers["policy"], state.step)
 
-    def _rows(self, gradients: int) -> int:
-        """Rows that the network passes for one batch of rollouts and so many gradient steps on it.
+    def _rows(self, samples: int, gradients: int) -> int:
+        """Rows that the network passes for one batch of rollouts and so many gradient steps under ``samples`` masks.
 
         A row is one completion under one mask, up to the completion's full length; a backward pass counts for two.
         """
         blocks, steps = self.settings.sampler.blocks_of(self.task.completion_length)
-        samples = self.algorithm.corruption.samples
         return self.config.prompts * self.config.group_size * (blocks * steps + 3 * samples * gradients)
 
     def collect(self, purpose: str) -> Rollouts:
@@ -194,7 +194,7 @@ class Trainer(Loop[TrainerConfig]):
         reward = self.processes.gather(own)
         advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
         if config.scale_advantages and self.algorithm.scaled:
-            advantage = scale_by_std(advantage)
+            advantage = scale_by_std(advantage, reward.view(-1, config.group_size), config.scale_std == "sample")
         advantage = weigh_negatives(advantage, config.negative_weight)
         return Rollouts(
             observation,

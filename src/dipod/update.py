@@ -24,6 +24,9 @@ from dipod.parallel import Processes
 from dipod.policies.masked import MaskedPolicy
 from dipod.rollouts import Rollouts
 
+ROW_MAKING = ("all-masked", "coupled", "structured")
+"""Processes that are what a row is about: d1's and wd1's mean field, coupled-GRPO's threes, UniGRPO's noise."""
+
 Reference = Callable[[], AbstractContextManager[MaskedPolicy]]
 """Inside it, the policy that a KL penalty refers to."""
 
@@ -43,23 +46,28 @@ def rows_in_passes(rows: int, samples: int, rows_per_pass: int) -> tuple[list[sl
 def estimator_corruption(own: CorruptionConfig, chosen: CorruptionConfig) -> CorruptionConfig:
     """The process of an algorithm whose row says ``own``, under settings that say ``chosen``.
 
-    A process that bounds log π does not take the place of one that does not, for that one is what makes the row; it
-    then serves the ELBO of the β term (`elbo_corruption`).
+    Where masks of another kind than an ELBO's make the row (`ROW_MAKING`), another kind of mask does not take their
+    place; it then serves the ELBO of the β term, if it bounds log π (`elbo_corruption`).
     """
     fresh = chosen.fresh or own.fresh
     if chosen.scheme == "own":
         return replace(chosen, scheme=own.scheme, samples=chosen.samples or own.samples, fresh=fresh)
-    if bounds(chosen.scheme) and not bounds(own.scheme):
+    if own.scheme in ROW_MAKING and chosen.scheme not in ROW_MAKING:
         return replace(chosen, scheme=own.scheme, samples=own.samples, fresh=fresh)
     return replace(chosen, samples=chosen.samples or own.samples, fresh=fresh)
 
 
-def elbo_corruption(estimator: CorruptionConfig, chosen: CorruptionConfig) -> CorruptionConfig | None:
-    """The process of the ELBO in the β term; None where the estimator's own bounds log π."""
-    if bounds(estimator.scheme):
+def elbo_corruption(estimator: CorruptionConfig, chosen: CorruptionConfig, length: int) -> CorruptionConfig | None:
+    """The process of an ELBO of actions of up to ``length`` tokens; None where the estimator's own bounds log π.
+
+    The chosen one, else the estimator's with the whole prompt in sight, else antithetic pairs.
+    """
+    if bounds(estimator, length):
         return None
-    if chosen.scheme != "own" and bounds(chosen.scheme):
-        return replace(chosen, samples=chosen.samples or 2, prompt_share=0.0)
+    for known in (chosen, estimator):
+        config = replace(known, samples=known.samples or 2, prompt_share=0.0)
+        if bounds(config, length):
+            return config
     return CorruptionConfig("antithetic", 2)
 
 
@@ -85,12 +93,29 @@ class Updater:
         seed: int,
         processes: Processes,
         parameters: Sequence[Tensor],
+        length: int,
         reference: Reference | None = None,
     ) -> None:
+        """Take what an update needs.
+
+        Args:
+            wrapped: the policy around the network that gradients go through.
+            policy: the same without a wrapper.
+            algorithm: the row, with what the settings change in it.
+            settings: of the run.
+            seed: of the masks.
+            processes: among which the rollouts are shared.
+            parameters: what is trained.
+            length: the most tokens that an action can have; masks that bound shorter ones only do not bound.
+            reference: for a KL penalty.
+        """
         self.wrapped, self.policy, self.algorithm, self.settings = wrapped, policy, algorithm, settings
         self.seed, self.processes, self.parameters, self.reference = seed, processes, parameters, reference
-        self.bound = elbo_corruption(algorithm.corruption, settings.corruption)
-        most = sum(config.samples for config in self._corruptions(beta=1.0))
+        bound = elbo_corruption(algorithm.corruption, settings.corruption, length)
+        self.bounding = bound or algorithm.corruption
+        self.bound = None if settings.corruption.elbo == "estimator" else bound
+        self.tells_elbo = bound is None or self.bound is not None
+        most = self.samples(beta=1.0)
         whole = settings.trainer.rows_per_pass == 0 or settings.trainer.rows_per_pass >= most
         mend = "with dropout a pass holds whole rollouts; give at least the number of corruption samples, or 0"
         require(whole or not settings.trainer.dropout, "trainer.rows_per_pass", settings.trainer.rows_per_pass, mend)
@@ -99,6 +124,10 @@ class Updater:
         """The estimator's corruption, and that of the ELBO where β wants one that the estimator's does not give."""
         own = self.algorithm.corruption
         return [own] if self.bound is None or beta == 0 else [own, self.bound]
+
+    def samples(self, beta: float) -> int:
+        """Corruption samples of a rollout in one gradient step, those of the ELBO included."""
+        return sum(config.samples for config in self._corruptions(beta))
 
     def corrupt(self, rollouts: Rollouts, beta: float, step: int, inner: int) -> Corruption:
         """Corruption samples of one gradient step: the estimator's, then those of the ELBO if it needs its own."""
@@ -129,9 +158,7 @@ class Updater:
                 few, masks = rollouts[rows], own[rows]
                 parts = [masks.pick(slice(i, i + held)) for i in range(0, own.samples, held)]
                 said = [policy.evidence(few.observation, few.action, part).token_log_probs for part in parts]
-                log_probs = torch.cat(said, 1)
-                evidence = MaskedEvidence(log_probs, masks.masked, masks.weights.to(log_probs.dtype))
-                found.append(self.algorithm.proxy(evidence, few.advantage))
+                found.append(self.algorithm.proxy(masks.evidence(torch.cat(said, 1)), few.advantage))
         return torch.cat(found)
 
     def update(self, rollouts: Rollouts, beta: float, optimiser: torch.optim.Optimizer, step: int) -> Metrics:
@@ -204,7 +231,7 @@ class Updater:
         return seen
 
     def _elbo(self, evidence: MaskedEvidence) -> Tensor | None:
-        """The ELBO in what the samples of `corrupt` say, [B] nats; None where none of them bounds log π."""
+        """The ELBO of the β term in what the samples of `corrupt` say, [B] nats; None where no sample is for it."""
         if self.bound is None:
             return evidence.elbo()
         own = self.algorithm.corruption.samples
@@ -231,7 +258,7 @@ class Updater:
     def _divisor(self, rollouts: Rollouts, corruption: Corruption, old: Tensor | None) -> float:
         """What the sum over the rollouts of all processes is divided by."""
         new = before = rollouts.advantage  # of any values where ratios do not count, or are all 1
-        if self.algorithm.normaliser == "ratios" and old is not None:
+        if self.algorithm.self_normalised and old is not None:
             new, before = self.proxies(self.policy, rollouts, corruption), old
         parts = self.algorithm.denominator(new, before, rollouts.length)
         return float(self.processes.total(parts.double().sum()))
@@ -245,8 +272,7 @@ class Updater:
 
     def ascend_elbo(self, rollouts: Rollouts, step: int, inner: int) -> float:
         """Add the gradient of -mean ELBO over the rollouts of all processes, under masks of this inner step's own."""
-        config = self.bound or self.algorithm.corruption
-        corruption = self._draw(rollouts, [config], inner, self.seed, "distillation corruption", step, inner)
+        corruption = self._draw(rollouts, [self.bounding], inner, self.seed, "distillation corruption", step, inner)
         rows = self.settings.trainer.rows_per_pass
         slices, held = rows_in_passes(len(rollouts), corruption.samples, rows)
         total = float(self.processes.total(torch.tensor(float(len(rollouts)))))
@@ -264,7 +290,7 @@ class Updater:
     def _metrics(self, rollouts: Rollouts, seen: _Seen, norm: Tensor | None) -> Metrics:
         metrics: Metrics = {}
         gather = self.processes.gather
-        if seen.elbo:
+        if seen.elbo and self.tells_elbo:
             metrics["train_elbo"] = float(gather(torch.cat(seen.elbo)).double().mean())
         if norm is not None:
             metrics["grad_norm"] = float(norm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -189,8 +191,77 @@ def test_quadrature_is_the_exact_integral_for_short_actions() -> None:
     assert expected == pytest.approx(exact, abs=1e-9)
 
 
-def test_which_processes_bound() -> None:
-    assert {scheme for scheme in SCHEMES if not bounds(scheme)} == {"all-masked", "coupled", "structured"}
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_padding_changes_neither_a_row_s_masks_nor_its_later_ones(scheme: Scheme) -> None:
+    """Of completion and prompt, for every process; what a stream gives afterwards is the same too."""
+    config = CorruptionConfig(scheme, 6, 0.3, block_length=2)
+    prompt = torch.arange(5) >= torch.tensor([0, 2, 4])[:, None]
+    more = torch.zeros(3, 4, dtype=torch.bool)
+    narrow, wide = noise(3), noise(3)
+    for _ in range(2):
+        own = draw(config, RAGGED, prompt, narrow, InnerStep(1, 2))
+        padded = draw(config, torch.cat([RAGGED, more], 1), torch.cat([more, prompt], 1), wide, InnerStep(1, 2))
+        assert torch.equal(padded.masked[..., :6], own.masked)
+        assert torch.equal(padded.weights, own.weights)
+        assert own.prompt is not None
+        assert padded.prompt is not None
+        assert torch.equal(padded.prompt[..., 4:], own.prompt)
+        assert not padded.masked[..., 6:].any()
+        assert not padded.prompt[..., :4].any()
+
+
+PROCESSES = [
+    (CorruptionConfig("independent", 1), 4, True),
+    (CorruptionConfig("antithetic", 2), 4, True),
+    (CorruptionConfig("stratified", 3), 4, True),
+    (CorruptionConfig("complement", 2), 4, True),
+    (CorruptionConfig("quadrature", 2), 4, True),
+    (CorruptionConfig("quadrature", 1), 4, False),
+    (CorruptionConfig("released-fpo", 2), 4, False),
+    (CorruptionConfig("all-masked", 1), 4, False),
+    (CorruptionConfig("block-all", 2), 4, False),
+    (CorruptionConfig("block-all", 2, block_length=1), 4, False),
+    (CorruptionConfig("block-random", 2), 4, True),
+    (CorruptionConfig("block-random", 2, block_length=4), 4, True),
+    (CorruptionConfig("block-random", 2, block_length=2), 4, False),
+    (CorruptionConfig("block-random", 4, block_length=2), 4, False),
+    (CorruptionConfig("block-random", 2, block_length=3), 4, False),
+    (CorruptionConfig("coupled", 3), 4, False),
+    (CorruptionConfig("structured", 1), 4, False),
+]
+
+
+@pytest.mark.parametrize(("config", "n", "bounding"), PROCESSES, ids=lambda value: str(getattr(value, "scheme", value)))
+def test_a_process_bounds_where_every_set_of_tokens_weighs_what_it_weighs_in_the_elbo(
+    config: CorruptionConfig, n: int, bounding: bool
+) -> None:
+    """E[weight · 1{these tokens are hidden}] = 1/(|m|·C(n,|m|)) for all 2^n - 1 sets m, over many draws."""
+    rows = 3000
+    found = draw(config, torch.ones(rows, n, dtype=torch.bool), None, noise(rows), InnerStep(1, 2))
+    place = (found.masked * 2 ** torch.arange(n)).sum(-1)
+    weight = torch.zeros(rows, 2**n).scatter_add_(1, place, found.weights / config.samples)[:, 1:].double()
+    size = torch.tensor([m.bit_count() for m in range(1, 2**n)])
+    elbo = torch.tensor([1 / (s * math.comb(n, s)) for s in size.tolist()], dtype=torch.float64)
+    distance = (weight.mean(0) - elbo).abs() / (weight.std(0) / rows**0.5 + 1e-9)
+    assert bounds(config, n) == bounding
+    assert bool((distance < 4.5).all()) == bounding
+    assert bounding or float(distance.max()) > 10
+    assert not bounds(replace(config, prompt_share=0.1), n), "hidden prompt tokens are another observation"
+
+
+def test_block_random_weighs_the_tokens_of_later_blocks_more() -> None:
+    """Two blocks of two, every mask enumerated: .417 and 1.583 where a bound has 1."""
+    weight, n = [0.0] * 4, 4
+    for first, later in ((0, [2, 3]), (2, [])):
+        for inside in ([first], [first + 1], [first, first + 1]):
+            hidden = [*inside, *later]
+            for token in hidden:
+                weight[token] += 0.5 * (0.25 if len(inside) == 1 else 0.5) * n / len(hidden)
+    assert weight == pytest.approx([0.417, 0.417, 1.583, 1.583], abs=5e-4)
+    rows = 6000
+    found = draw(CorruptionConfig("block-random", 1, block_length=2), torch.ones(rows, 4).bool(), None, noise(rows))
+    each = (found.weights[..., None] * found.masked)[:, 0]
+    assert ((each.mean(0) - torch.tensor(weight)).abs() < 4 * each.std(0) / rows**0.5).all()
 
 
 def test_bad_requests_are_named() -> None:

@@ -133,6 +133,14 @@ def test_the_gradient_over_orders_is_unbiased_with_ones_own_among_them() -> None
         torch.testing.assert_close(one, other)
 
 
+def test_padding_changes_no_order_and_no_later_number() -> None:
+    valid = torch.arange(4) < torch.tensor([4, 2])[:, None]
+    wide = torch.cat([valid, torch.zeros(2, 4, dtype=torch.bool)], 1)
+    one, other = noise(2), noise(2)
+    assert torch.equal(random_orders(wide, 3, other, blocks=2)[..., :4], random_orders(valid, 3, one))
+    assert torch.equal(one.uniform(2), other.uniform(2))
+
+
 def test_refusals() -> None:
     with pytest.raises(UserError, match=r"order = 0\.5"):
         path_eubo(torch.zeros(1, 2), 0.5)

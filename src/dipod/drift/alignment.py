@@ -165,7 +165,8 @@ def _expected_slopes(
 def _of_sets(leaf: Tensor, sets: Tensor, weights: Tensor) -> MaskedEvidence:
     """Evidence [T, K, n] of sets of K masks, read from a table."""
     masked = ((sets[..., None] >> torch.arange(leaf.shape[-1], device=leaf.device)) & 1).bool()
-    return MaskedEvidence(leaf[0, (sets - 1).clamp_min(0)] * masked, masked, weights)
+    tokens = torch.full((len(sets),), leaf.shape[-1], device=leaf.device)
+    return MaskedEvidence(leaf[0, (sets - 1).clamp_min(0)] * masked, masked, weights, tokens)
 
 
 def _of_weights(weights: Tensor, leaf: Tensor) -> Tensor:

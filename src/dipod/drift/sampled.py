@@ -170,7 +170,7 @@ def _proxy_terms(score: ScoreOf, batch: _Batch, masks: Corruption, objective: Ob
     with torch.no_grad():
         parts = [model(r, m) for r, m in zip(index.split(rows_per_pass), flat.split(rows_per_pass), strict=True)]
     leaf = torch.cat(parts).double().reshape(count, samples, length).requires_grad_()
-    value = objective(MaskedEvidence(leaf, masks.masked, masks.weights.double()), batch.advantage, batch.length)
+    value = objective(masks.evidence(leaf), batch.advantage, batch.length)
     (upstream,) = torch.autograd.grad(value.sum(), leaf)
     return _Terms(model, index, flat, upstream.reshape(-1, length), owner)
 

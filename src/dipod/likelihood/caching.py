@@ -46,8 +46,7 @@ def backward_in_parts(
     with torch.no_grad():
         leaf = torch.cat([evidence_of(corruption.pick(part)).token_log_probs for part in parts], 1)
     leaf.requires_grad_()
-    evidence = MaskedEvidence(leaf, corruption.masked, corruption.weights.to(leaf.dtype))
-    (upstream,) = torch.autograd.grad(loss_of(evidence), leaf)
+    (upstream,) = torch.autograd.grad(loss_of(corruption.evidence(leaf)), leaf)
     for part in parts:
         last = part is parts[-1]
         with around(last):

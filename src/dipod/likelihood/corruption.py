@@ -4,8 +4,8 @@ A process is ``process(counted, samples, noise, step) -> (masked [B, K, L], weig
 prompt tokens. ``counted`` [B, L] bool says which tokens belong to the action (n of them in a row). Uniform numbers come
 from a `Noise` with one stream a row, so a row's samples do not depend on the batch around it.
 
-A process *bounds* when the mean over K of weight x Σ log p(masked tokens) has the ELBO as its expectation; the
-others are what published estimators use in its place.
+A process *bounds* when the mean over K of weight x Σ log p(masked tokens) has the ELBO as its expectation (`bounds`);
+the others are what published estimators use in its place.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class InnerStep:
     count: int = 1
 
 
+UNIFORM_COUNT = ("independent", "antithetic", "stratified", "complement")
+"""Processes whose masks are uniform in their number: they bound log π at any length and number of samples."""
+
 Process = Callable[[Tensor, int, Noise, InnerStep], tuple[Tensor, Tensor]]
 
 
@@ -55,14 +58,17 @@ class CorruptionConfig:
     """How corruption samples are drawn.
 
     Attributes:
-        scheme: the process: "independent", "antithetic", "stratified", "complement" (ESPO) and "quadrature" (GDPO)
-            bound log π; "released-fpo", "all-masked" (d1, wd1), "block-all", "block-random" (SPG), "coupled" and
-            "structured" (UniGRPO) are what published systems use; "own" is the algorithm's own. Where the algorithm's
-            own does not bound log π and this one does, this one serves the ELBO of DiPOD's term alone.
+        scheme: the process: "independent", "antithetic", "stratified" and "complement" (ESPO) bound log π,
+            "quadrature" (GDPO) up to 2K tokens, "block-random" (SPG) within one block; "released-fpo", "all-masked"
+            (d1, wd1), "block-all", "coupled" and "structured" (UniGRPO) do not; "own" is the algorithm's own. The
+            masks that make a row (d1, wd1, coupled, UniGRPO) stay when this one bounds log π: it then serves the ELBO
+            of DiPOD's term alone.
         samples: K masks per rollout; 0 takes the algorithm's own number.
         prompt_share: each prompt token is hidden with this probability, in block processes also each earlier token.
         block_length: tokens per block of the block processes.
         fresh: draw new masks for every gradient step on the same rollouts; otherwise the first ones are kept.
+        elbo: masks of DiPOD's term: "bound" draws others beside the estimator's where these do not bound log π;
+            "estimator" takes the estimator's whatever they are, as the published code does.
     """
 
     scheme: Scheme = "own"
@@ -70,6 +76,7 @@ class CorruptionConfig:
     prompt_share: float = 0.0
     block_length: int = 32
     fresh: bool = False
+    elbo: Literal["bound", "estimator"] = "bound"
 
     def __post_init__(self) -> None:
         known = get_args(Scheme)
@@ -102,15 +109,26 @@ def draw(
     require(bool((counted.sum(-1) > 0).all()), "action", "a row without tokens", "drop rows whose completion is empty")
     process = processes(config)[config.scheme]
     masked, weights = process(counted, config.samples, noise, step or InnerStep())
+    tokens = counted.sum(-1)
     if prompt is None or config.prompt_share == 0:
-        return Corruption(masked, weights)
-    hidden = noise.uniform(config.samples, prompt.shape[1], device=prompt.device) < config.prompt_share
-    return Corruption(masked, weights, hidden & prompt[:, None])
+        return Corruption(masked, weights, tokens=tokens)
+    hidden = noise.uniform_at(prompt, config.samples) < config.prompt_share
+    return Corruption(masked, weights, hidden & prompt[:, None], tokens)
 
 
-def bounds(scheme: str) -> bool:
-    """Whether the evidence of this process has an ELBO in it (that of the released systems included)."""
-    return scheme not in ("all-masked", "coupled", "structured")
+def bounds(config: CorruptionConfig, length: int) -> bool:
+    """Whether this process bounds log π of every action of at most ``length`` tokens, at every gradient step.
+
+    It does when the expected weight of every set m of n tokens is the ELBO's, 1/(|m|·C(n,|m|)), and the model sees the
+    whole prompt: with hidden prompt tokens the evidence is that of another observation.
+    """
+    if config.prompt_share > 0:
+        return False
+    if config.scheme == "quadrature":
+        return length <= 2 * config.samples
+    if config.scheme == "block-random":
+        return length <= config.block_length
+    return config.scheme in UNIFORM_COUNT
 
 
 def check_samples(scheme: str, samples: int) -> None:
@@ -142,7 +160,7 @@ def processes(config: CorruptionConfig) -> dict[str, Process]:
 
 def _ranks(counted: Tensor, draws: int, noise: Noise) -> Tensor:
     """A uniformly random order of the counted tokens for each draw, [B, K, L]; the others come last."""
-    numbers = noise.uniform(draws, counted.shape[1], device=counted.device)
+    numbers = noise.uniform_at(counted, draws)
     return numbers.masked_fill(~counted[:, None], torch.inf).argsort(-1).argsort(-1)
 
 
@@ -200,13 +218,13 @@ def quadrature(counted: Tensor, samples: int, noise: Noise, step: InnerStep) -> 
     """GDPO's ELBO = ∫ (1/t) E[Σ log p] dt: K Gauss-Legendre nodes on (0, 1), each token hidden with probability t.
 
     The integrand is a polynomial in t of degree n - 1, so the expectation over masks is the exact ELBO for n ≤ 2K
-    tokens; beyond that what is left is the quadrature's own error. Weight K·w/t.
+    tokens; beyond that the quadrature's own error is left, on either side. Weight K·w/t.
     """
     del step
     nodes, weights = np.polynomial.legendre.leggauss(samples)
     t = torch.tensor((nodes + 1) / 2, dtype=torch.float32, device=counted.device)
     w = torch.tensor(weights / 2, dtype=torch.float32, device=counted.device)
-    numbers = noise.uniform(samples, counted.shape[1], device=counted.device)
+    numbers = noise.uniform_at(counted, samples)
     masked = (numbers < t[:, None]) & counted[:, None]
     return masked, (samples * w / t).expand(len(counted), -1)
 
@@ -241,24 +259,26 @@ def blocks(
     """SPG's blockwise masks: a block j is drawn, what follows it is hidden, and of the block all or a random part.
 
     Blocks are drawn without repetition until every block that holds counted tokens had its turn. Earlier tokens are
-    hidden with probability ``context_share``. Weight n over the number hidden: an estimate per token times n.
+    hidden with probability ``context_share``. Weight n over the number hidden: an estimate per token times n. With
+    several blocks later tokens weigh more than earlier ones (1.583 and .417 for 1 in two blocks of two), so only one
+    block, partly hidden, bounds log π.
     """
     del step
     n, length = _lengths(counted), counted.shape[1]
     block = torch.arange(length, device=counted.device) // block_length
     used = (counted[:, None] & (block == torch.arange(int(block.max()) + 1, device=block.device)[:, None])).any(-1)
-    order = noise.uniform(used.shape[1], device=counted.device).masked_fill(~used, torch.inf).argsort(-1)
+    order = noise.uniform_at(used, 1)[:, 0].masked_fill(~used, torch.inf).argsort(-1)
     turn = torch.arange(samples, device=counted.device) % used.sum(-1, keepdim=True)
     chosen = order.gather(1, turn)[..., None]
     inside = (block == chosen) & counted[:, None]
     if partial_block:
         size = inside.sum(-1)
         k = (noise.uniform(samples, device=counted.device) * size).floor().long().clamp_max(size - 1) + 1
-        numbers = noise.uniform(samples, length, device=counted.device)
+        numbers = noise.uniform_at(counted, samples)
         inside = numbers.masked_fill(~inside, torch.inf).argsort(-1).argsort(-1) < k[..., None]
     masked = inside | ((block > chosen) & counted[:, None])
     if context_share > 0:
-        perturbed = noise.uniform(samples, length, device=counted.device) < context_share
+        perturbed = noise.uniform_at(counted, samples) < context_share
         masked = masked | (perturbed & (block < chosen) & counted[:, None])
     return masked, n / masked.sum(-1)
 
@@ -272,7 +292,7 @@ def coupled(counted: Tensor, samples: int, noise: Noise, step: InnerStep) -> tup
     del step
     threes = samples // 3
     q = 0.2 + 0.6 * noise.uniform(threes, device=counted.device)
-    hidden = noise.uniform(threes, counted.shape[1], device=counted.device) < q[..., None]
+    hidden = noise.uniform_at(counted, threes) < q[..., None]
     every = counted[:, None].expand(-1, threes, -1)
     masked = torch.stack([every, every & hidden, every & ~hidden], 2).flatten(1, 2)
     weights = torch.stack([torch.ones_like(q), 1 / q, 1 / (1 - q)], 2).flatten(1, 2)

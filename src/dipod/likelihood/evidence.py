@@ -36,14 +36,17 @@ class Corruption:
         weights: [B, K] importance weights, so that the mean over K of weight x masked log-probabilities
             is the ELBO.
         prompt: [B, K, P] bool, prompt tokens hidden from the model as well; None where it sees them all.
+        tokens: [B] int64, the tokens of each action, hidden or not; None where that is not known.
     """
 
     masked: Tensor
     weights: Tensor
     prompt: Tensor | None = None
+    tokens: Tensor | None = None
 
     def __getitem__(self, rows: Tensor | slice) -> Corruption:
-        return Corruption(self.masked[rows], self.weights[rows], None if self.prompt is None else self.prompt[rows])
+        prompt, tokens = (None if part is None else part[rows] for part in (self.prompt, self.tokens))
+        return Corruption(self.masked[rows], self.weights[rows], prompt, tokens)
 
     def __len__(self) -> int:
         return len(self.masked)
@@ -56,12 +59,12 @@ class Corruption:
     def pick(self, samples: slice) -> Corruption:
         """Some of the K samples of every row."""
         prompt = None if self.prompt is None else self.prompt[:, samples]
-        return Corruption(self.masked[:, samples], self.weights[:, samples], prompt)
+        return Corruption(self.masked[:, samples], self.weights[:, samples], prompt, self.tokens)
 
     def to(self, device: torch.device | str) -> Corruption:
         """The same on another device."""
-        prompt = None if self.prompt is None else self.prompt.to(device)
-        return Corruption(self.masked.to(device), self.weights.to(device), prompt)
+        prompt, tokens = (None if part is None else part.to(device) for part in (self.prompt, self.tokens))
+        return Corruption(self.masked.to(device), self.weights.to(device), prompt, tokens)
 
     def beside(self, other: Corruption) -> Corruption:
         """Both sets of samples next to each other, K + K' of them."""
@@ -72,7 +75,11 @@ class Corruption:
             second = first.new_zeros(*other.masked.shape[:2], first.shape[-1])
         prompt = None if first is None or second is None else torch.cat([first, second], 1)
         masked, weights = torch.cat([self.masked, other.masked], 1), torch.cat([self.weights, other.weights], 1)
-        return Corruption(masked, weights, prompt)
+        return Corruption(masked, weights, prompt, self.tokens)
+
+    def evidence(self, token_log_probs: Tensor) -> MaskedEvidence:
+        """What these samples say, given log p of the hidden tokens, [B, K, L]."""
+        return MaskedEvidence(token_log_probs, self.masked, self.weights.to(token_log_probs.dtype), self.tokens)
 
 
 @dataclass(frozen=True)
@@ -83,15 +90,23 @@ class MaskedEvidence:
         token_log_probs: [B, K, L] log p(x_i | unmasked tokens, observation); zero where not masked.
         masked: [B, K, L] bool.
         weights: [B, K].
+        tokens: [B] int64, the tokens of each action, hidden or not; None where every one is hidden in some sample.
     """
 
     token_log_probs: Tensor
     masked: Tensor
     weights: Tensor
+    tokens: Tensor | None = None
+
+    @property
+    def length(self) -> Tensor:
+        """Tokens of each action, [B] int64."""
+        return self.masked.any(1).sum(-1) if self.tokens is None else self.tokens
 
     def pick(self, samples: slice) -> MaskedEvidence:
         """What some of the K samples say."""
-        return MaskedEvidence(self.token_log_probs[:, samples], self.masked[:, samples], self.weights[:, samples])
+        log_probs, masked, weights = (x[:, samples] for x in (self.token_log_probs, self.masked, self.weights))
+        return MaskedEvidence(log_probs, masked, weights, self.tokens)
 
     def elbo(self, per_sample: bool = False) -> Tensor:
         """ELBO, paper eq. 10 for the absorbing process: mean over K of (L/k) Σ_{i masked} log p(x_i | x_unmasked).
@@ -117,8 +132,7 @@ def evaluate(score: Score, corruption: Corruption, rows_per_pass: int | None = N
     batch, samples, length = corruption.masked.shape
     rows = torch.arange(batch, device=corruption.masked.device).repeat_interleave(samples)
     flat = score_in_passes(score, rows, corruption.masked.reshape(-1, length), rows_per_pass)
-    token_log_probs = flat.reshape(batch, samples, length)
-    return MaskedEvidence(token_log_probs, corruption.masked, corruption.weights.to(token_log_probs.dtype))
+    return corruption.evidence(flat.reshape(batch, samples, length))
 
 
 def score_in_passes(score: Score, rows: Tensor, masked: Tensor, rows_per_pass: int | None) -> Tensor:

@@ -25,10 +25,12 @@ MaskedProxy = Callable[[MaskedEvidence, Tensor], Tensor]
 def spg_eubo(evidence: MaskedEvidence, order: float) -> Tensor:
     """SPG's surrogate of the EUBO, paper eq. 21: (1/β) Σ_i log mean_k[w_k 1{i masked in k} p_k(x_i)^β], [B].
 
-    It factorises over tokens, which the path-level bound (eq. 19) does not. Where every p(x_i | ·) is the same
-    under all masks it equals log π; on a tight model whose tokens depend on each other it does not, and it may
-    lie on either side of log π (tests/likelihood/test_masked.py shows both). Tokens that no sample masks are
-    left out, since their estimate is log 0; antithetic corruption masks every token.
+    It factorises over tokens, which the path-level bound (eq. 19) does not. With masks in expectation it is never
+    below the ELBO (Jensen, token by token), so at a tight model never below log π; it equals log π where every
+    p(x_i | ·) is the same under all masks, lies above it where tokens depend on each other, and may lie below it
+    where the bound is loose (tests/likelihood/test_masked.py shows each). K samples take the logarithm of a mean over
+    K, which errs even where tokens are independent. A token that no sample masks has the estimate log 0: as in SPG's
+    code the mean over the others stands for it, n times the mean over seen tokens. Antithetic pairs mask every token.
 
     Raises:
         UserError: order below 1.
@@ -40,7 +42,8 @@ def spg_eubo(evidence: MaskedEvidence, order: float) -> Tensor:
     seen = masked.any(-2)
     safe = torch.where(seen[:, None], log_moment, 0.0)  # keeps the gradient of an unseen token at zero, not NaN
     per_token = (safe.logsumexp(-2) - math.log(masked.shape[-2])) / order
-    return torch.where(seen, per_token, 0.0).sum(-1)
+    whole = evidence.length.to(per_token.dtype) / seen.sum(-1).clamp_min(1)
+    return whole * torch.where(seen, per_token, 0.0).sum(-1)
 
 
 def elbo_proxy(evidence: Evidence, advantage: Tensor) -> Tensor:
@@ -68,6 +71,17 @@ def sandwich(
         return lower
     upper = eubo_weight * spg_eubo(evidence, order) + (1 - eubo_weight) * lower
     return torch.where(advantage > 0, lower, upper)
+
+
+def sandwich_on_elbo(
+    evidence: MaskedEvidence, advantage: Tensor, order: float = 1.5, eubo_weight: float = 0.5
+) -> Tensor:
+    """The ELBO's value with the gradient of `sandwich`, [B]: ratios are of ELBOs, the pull is SPG's.
+
+    The published code of StableDRL does this.
+    """
+    pulling = sandwich(evidence, advantage, order, eubo_weight)
+    return evidence.elbo().detach() + pulling - pulling.detach()
 
 
 def token_proxy(evidence: MaskedEvidence, advantage: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def random_orders(valid: Tensor, paths: int, noise: Noise, blocks: int = 1, step
     require(paths >= 1, "paths", paths, "draw at least one decoding order")
     size = valid.shape[1] // blocks
     here = valid.unflatten(1, (blocks, size))[:, None]
-    numbers = noise.uniform(paths, valid.shape[1], device=valid.device).unflatten(2, (blocks, size))
+    numbers = noise.uniform_at(valid, paths).unflatten(2, (blocks, size))
     rank = numbers.masked_fill(~here, torch.inf).argsort(-1).argsort(-1)
     step: Tensor = rank
     if steps:

@@ -33,12 +33,18 @@ def leave_one_out(reward: Tensor) -> Tensor:
     return group_mean(reward) * (size / (size - 1))
 
 
-def scale_by_std(advantage: Tensor, epsilon: float = 1e-4) -> Tensor:
-    """A_i / (std of the group + ε), GRPO (paper B.1), with the population standard deviation of the advantages.
+def scale_by_std(advantage: Tensor, reward: Tensor, sample: bool = False, epsilon: float = 1e-4) -> Tensor:
+    """A_i / (standard deviation of the group's rewards + ε), GRPO (paper B.1).
 
     A group whose rewards are all equal has advantages of zero and keeps them.
+
+    Args:
+        advantage: [groups, G].
+        reward: [groups, G].
+        sample: divide the squared deviations by G-1, as TRL does, in place of G.
+        epsilon: keeps groups of equal rewards finite.
     """
-    return advantage / (advantage.std(-1, unbiased=False, keepdim=True) + epsilon)
+    return advantage / (group_mean(reward).std(-1, unbiased=sample, keepdim=True) + epsilon)
 
 
 def weigh_negatives(advantage: Tensor, weight: float) -> Tensor:

@@ -183,8 +183,7 @@ class MaskedPolicy:
         each = torch.arange(len(rows), device=rows.device)
         score = self.score(seen, action[rows])
         flat = score_in_passes(score, each, corruption.masked.flatten(0, 1), rows_per_pass)
-        token_log_probs = flat.reshape(batch, samples, length)
-        return MaskedEvidence(token_log_probs, corruption.masked, corruption.weights.to(token_log_probs.dtype))
+        return corruption.evidence(flat.reshape(batch, samples, length))
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def parse_algorithm(text: str, config: RunConfig) -> tuple[Algorithm, Tightening
         UserError: a base or a tightening that does not exist.
     """
     base = text.partition("+")[0]
-    rows = table(config.objective.eubo_order, config.objective.clip or None)
+    objective = config.objective
+    rows = table(objective.eubo_order, objective.clip or None, objective.form == "released")
     if base not in rows:
         raise UserError("algorithm", text, f"choose a base from {', '.join(rows)}")
     chosen = config.interleave
