@@ -131,9 +131,9 @@ class Meter:
     ) -> Alignment | None:
         """Of the estimator and of the update with β, on ``count`` rollouts with an advantage.
 
-        None where there is an `obstacle`, or a gradient vanishes.
+        None where there is an `obstacle`, or a gradient vanishes, or none are wanted.
         """
-        if self.obstacle(rollouts):
+        if not count or self.obstacle(rollouts):
             return None
         telling = (rollouts.advantage != 0).nonzero()[:, 0]
         few = rollouts[telling[spread(len(telling), count)]]
