@@ -19,7 +19,7 @@ a format. A column may have a source and a row of its own, {source: .., value: .
 {unchecked: reason}; with ``one: true`` a number that all seeds share is said once. A row may have a value of its own,
 {shown: {value: ..}}, and {} in a value or a row stands for the label.
 
-Sentences are checked by `claims.yaml`: a file, a sentence with {} for every number, and what each number is.
+Sentences are checked by `claims.yaml`: a file, a sentence with {} for every number, the JSON, and what the numbers are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -158,54 +159,53 @@ def check_tables(path: Path, write: bool) -> tuple[list[str], int]:
     return wrong, count
 
 
+@dataclass(frozen=True)
 class Facts:
-    """What expressions in `claims.yaml` may use, beside ``min``, ``max``, ``abs``, ``round``, ``len`` and ``sum``."""
+    """What expressions in `claims.yaml` may use of a claim's JSON, beside ``min``, ``max``, ``abs`` and ``sum``."""
 
-    @staticmethod
-    def all(source: str, label: str, name: str) -> list[float]:
+    source: str
+
+    def all(self, label: str, name: str) -> list[float]:
         """A metric of every seed."""
-        return [float(value(row, name)) for row in read(source)[label]]
+        return [float(value(row, name)) for row in read(self.source)[label]]
 
-    @staticmethod
-    def median(source: str, label: str, name: str) -> float:
+    def median(self, label: str, name: str) -> float:
         """Its median over seeds."""
-        return statistics.median(Facts.all(source, label, name))
+        return statistics.median(self.all(label, name))
 
-    @staticmethod
-    def ratios(source: str, above: str, below: str, name: str) -> list[float]:
+    def ratios(self, above: str, below: str, name: str) -> list[float]:
         """One label's metric over another's, seed by seed."""
-        pairs = zip(Facts.all(source, above, name), Facts.all(source, below, name), strict=True)
-        return [one / other for one, other in pairs]
+        return [one / other for one, other in zip(self.all(above, name), self.all(below, name), strict=True)]
 
-    @staticmethod
-    def differences(source: str, first: str, second: str, name: str) -> list[float]:
-        """One label's metric minus another's, seed by seed."""
-        pairs = zip(Facts.all(source, first, name), Facts.all(source, second, name), strict=True)
+    def percent(self, label: str, name: str) -> list[float]:
+        """A share of every seed, times 100."""
+        return [100 * share for share in self.all(label, name)]
+
+    def points(self, first: str, second: str, name: str) -> list[float]:
+        """One label's share minus another's, seed by seed, times 100."""
+        pairs = zip(self.percent(first, name), self.percent(second, name), strict=True)
         return [one - other for one, other in pairs]
 
-    @staticmethod
-    def json(source: str) -> Any:
-        """A whole file."""
-        return json.loads((ROOT / source).read_text(encoding="utf-8"))
+    def json(self) -> Any:
+        """The whole file."""
+        return json.loads((ROOT / self.source).read_text(encoding="utf-8"))
 
 
 def check_claims(path: Path) -> tuple[list[str], int]:
     """What is wrong with the sentences, and how many numbers were compared."""
     wrong, count = [], 0
-    functions: dict[str, Callable[..., Any]] = {
-        name: getattr(Facts, name) for name in ("all", "median", "ratios", "differences", "json")
-    }
-    usual = {f.__name__: f for f in (min, max, abs, round, len, sum, sorted, any, zip)}
+    usual = {function.__name__: function for function in (min, max, abs, sum, len)}
     for claim in yaml.safe_load(path.read_text(encoding="utf-8")):
-        text = re.sub(r"\s+", " ", (ROOT / claim["file"]).read_text(encoding="utf-8"))
-        numbers = [
-            format(eval(expression, {"__builtins__": {}}, {**usual, **functions}), spec)
-            for expression, spec in claim["numbers"]
-        ]
+        facts = Facts(claim["source"])
+        known = {name: getattr(facts, name) for name in ("all", "median", "ratios", "percent", "points", "json")}
+        texts: list[str] = []
+        for expression, form in claim["numbers"]:
+            found = eval(expression, {"__builtins__": {}}, {**usual, **known})
+            texts += [format(number, form) for number in (found if isinstance(found, list) else [found])]
         sentence = re.sub(r"\s+", " ", claim["text"]).strip()
-        right = sentence.format(*numbers)
-        count += len(numbers)
-        if right not in text:
+        right, page = sentence.format(*texts), (ROOT / claim["file"]).read_text(encoding="utf-8")
+        count += len(texts)
+        if right not in re.sub(r"\s+", " ", page):
             wrong.append(f"{claim['file']}: should say {right!r}")
     return wrong, count
 
