@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,13 +51,25 @@ def save_checkpoint(
         NotFinite: a weight or a moment is not finite; nothing is written then.
     """
     require_finite(network, optimisers.values())
-    with replacing_folder(folder) as aside:
+    with replacing_folder(folder) as aside, _writing():
         save_network(network, aside)
         for name, optimiser in optimisers.items():
             save_file(flat_optimiser(optimiser), aside / f"{name}.safetensors")
         if tensors:
             save_file({name: value.contiguous() for name, value in tensors.items()}, aside / TENSORS_FILE)
         write_json(aside / STATE_FILE, dict(scalars))
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Inside it, safetensors fails as the system does: with the number of the error, such as that of a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def load_checkpoint(
@@ -74,8 +88,23 @@ def load_checkpoint(
         load_network(network, folder)
         for name, optimiser in optimisers.items():
             restore_optimiser(optimiser, load_file(folder / f"{name}.safetensors"))
-        scalars: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
-    return scalars
+    return load_scalars(folder)
+
+
+def load_scalars(folder: Path) -> dict[str, Any]:
+    """The ``scalars`` of `save_checkpoint`.
+
+    Raises:
+        UserError: a damaged file, or one of another step than the folder's.
+    """
+    with reading(folder):
+        scalars = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if not isinstance(scalars, dict):
+            raise TypeError(f"{STATE_FILE} holds no object")
+        step = folder.name.removeprefix("step-")
+        if step.isdigit() and scalars.get("step") != int(step):
+            raise ValueError(f"{STATE_FILE} is of step {scalars.get('step')}")
+        return scalars
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:
@@ -93,12 +122,20 @@ def reading(folder: Path) -> Iterator[None]:
     """Inside it, whatever is wrong with the files of a checkpoint becomes a `UserError` that says how to go on."""
     try:
         yield
-    except UserError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except UserError as error:
+        if error.field != "model":
+            raise
+        raise UserError("checkpoint", str(folder), f"{error.value}: {error.mend}; {_again(folder)}") from error
+    except (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        mend = f"the checkpoint cannot be read ({reason}); delete this folder to go on from the one before"
+        mend = f"the checkpoint cannot be read ({reason}); {_again(folder)}"
         raise UserError("checkpoint", str(folder), mend) from error
+
+
+def _again(folder: Path) -> str:
+    """How to go on without a checkpoint."""
+    what = "to go on from the one before" if folder.name.startswith("step-") else "to have it made again"
+    return f"delete this folder {what}"
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
@@ -178,7 +215,10 @@ def flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimiser(optimiser: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
     """Put what `flat_optimiser` gave back; learning rates stay as they are."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for key, value in flat.items():
         index, entry = key.split(".", 1)
+        if value.dim() and value.shape != parameters[int(index)].shape:
+            raise ValueError(f"{key} has shape {list(value.shape)}, not {list(parameters[int(index)].shape)}")
         state.setdefault(int(index), {})[entry] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

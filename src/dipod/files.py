@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,25 @@ ASIDE = re.compile(r"\..*\.(?P<pid>\d+)@(?P<host>[^@.]+)\.[a-z0-9_]{8}(\.\w+)?")
 """Names of files and folders that are being written: ``.NAME.PID@HOST.RANDOM``, perhaps with an ending."""
 
 
+FILE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ESTALE,
+)
+"""What the system says of files, and not of pipes, processes or networks."""
+
+
 def host() -> str:
     """This machine, as names of files spell it."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
@@ -25,6 +45,22 @@ def host() -> str:
 
 def _prefix(name: str) -> str:
     return f".{name}.{os.getpid()}@{host()}."
+
+
+def file_error(error: OSError, field: str = "file", value: str = "", mend: str = "") -> Exception:
+    """What the system says of a file or a full disk as a `UserError`; any other error as it is.
+
+    Args:
+        error: the system's.
+        field: what could not be read or written.
+        value: where; the system's file if it is not given.
+        mend: how to go on, if there is more to say than the reason.
+    """
+    if error.errno not in FILE_ERRORS:
+        return error
+    reason = (error.strerror or type(error).__name__).lower()
+    where = f" of {error.filename}" if value and error.filename else ""
+    return UserError(field, value or str(error.filename or ""), f"{reason}{where}{mend and '; '}{mend}")
 
 
 def write_text(path: Path, text: str) -> None:

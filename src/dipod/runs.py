@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from dipod import locks
-from dipod.checkpoints import STATE_FILE, latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint, steps_of
+from dipod.checkpoints import (
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    steps_of,
+)
 from dipod.config import RunConfig
 from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.control.trainer import ControlTrainer
-from dipod.drift.monitor import Watch
-from dipod.errors import RewardFailed, UserError
-from dipod.files import make_folder, remove_folder, sweep, write_json, write_text
+from dipod.errors import RewardFailed, UserError, require
+from dipod.files import make_folder, remove_folder, sweep, write_text
 from dipod.guard import largest
 from dipod.locks import hold
 from dipod.loop import Metrics
@@ -42,11 +45,15 @@ from dipod.recipes import (
     to_yaml,
     verify,
 )
+from dipod.records import read_lines
+from dipod.saving import restore, save
 from dipod.stopping import Interrupted, stop_requests
 from dipod.tasks import Task
 from dipod.trainer import Trainer
 
 CONFIG, METRICS, COMPLETIONS, BASE = "config.yaml", "metrics.jsonl", "completions.jsonl", "base"
+LAST_SETTINGS = "logging"
+"""The group of settings that a run writes last."""
 CHECKPOINTS, PRETRAINING, FIGURES = "checkpoints", "pretraining", "figures"
 
 
@@ -99,27 +106,25 @@ def read_config(folder: Path) -> AnyConfig:
     """The settings of a run folder.
 
     Raises:
-        UserError: it is not a run folder.
+        UserError: it is not a run folder, or its settings are damaged or cut off.
     """
-    if not (folder / CONFIG).is_file():
+    path = folder / CONFIG
+    if not path.is_file():
         raise UserError("run", str(folder), f"no {CONFIG} there; give the folder of a run")
-    return relocate(folder, read_run_config(folder / CONFIG))
+    try:
+        config = read_run_config(path)
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error.field}", error.value, error.mend) from error
+    mend = "it is cut off: its last settings are missing; write them anew (`dipod recipes --fields` lists them)"
+    require(f"\n{LAST_SETTINGS}:\n" in path.read_text(encoding="utf-8"), "run", str(path), mend)
+    return relocate(folder, config)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run, one object a step; a line cut off by a crash is left out."""
     return read_lines(folder / METRICS)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file up to a line cut off by a crash; none where there is no file."""
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -308,40 +313,6 @@ def discard_start(folder: Path) -> None:
         for path in (folder / CHECKPOINTS, folder):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def save(folder: Path, trainer: Trainer | ControlTrainer) -> None:
-    """Write a checkpoint of a trainer, on the first process; all of them where the state is sharded."""
-    processes, rate = trainer.processes, trainer.settings.optimiser.learning_rate
-    scalars = {**asdict(trainer.state), "learning_rate": rate}
-    if processes.sharded:
-        processes.save_sharded(folder.with_name(f".{folder.name}"))
-        if processes.main:
-            write_json(folder.with_name(f".{folder.name}") / STATE_FILE, scalars)
-            os.replace(folder.with_name(f".{folder.name}"), folder)
-    else:
-        tensors = trainer.tensors()
-        if processes.main:
-            save_checkpoint(folder, trainer.network, trainer.optimisers, scalars, tensors)
-    processes.wait()
-
-
-def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
-    """Put the state of `save` back, on another number of processes if need be."""
-    if trainer.processes.sharded:
-        trainer.processes.load_sharded(folder)
-        scalars = json.loads((folder / STATE_FILE).read_text())
-    else:
-        scalars = load_checkpoint(folder, trainer.network, trainer.optimisers)
-        trainer.load_tensors(load_tensors(folder))
-    rate = trainer.settings.optimiser.learning_rate
-    if isinstance(trainer, ControlTrainer) and scalars.get("learning_rate", rate) != rate:
-        trainer.learner.learning_rate = rate  # it was changed since: the one that was reached is no more
-    state = trainer.state
-    state.step, state.beta, state.gap = int(scalars["step"]), scalars["beta"], scalars["gap"]
-    state.gap_before = scalars.get("gap_before")
-    state.loss, state.largest_weight = scalars.get("loss"), scalars.get("largest_weight")
-    state.evaluated, state.watch = int(scalars["evaluated"]), Watch.of(scalars.get("watch", {}))
 
 
 def _append(path: Path, row: Metrics | dict[str, Any]) -> None:

@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from dipod import compare, runs
+from dipod.cli import terminal
 from dipod.cli.progress import facts
 from dipod.errors import UserError, require
 from dipod.recipes import load, overlay
 from dipod.report import read_runs, sentence
+from dipod.visible import visible
 
 NAME = "compare"
 HELP = "several algorithms, settings and seeds on one recipe, on one page"
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Plan, execute, conclude."""
-    console = Console(stderr=arguments.json)
+    console = terminal.console(stderr=arguments.json)
     config = overlay(load(arguments.recipe), arguments.settings)
     out: Path = arguments.out or Path("runs") / f"compare-{Path(config.recipe).stem}"
     algorithms = [name for name in arguments.algorithms.split(",") if name]
@@ -93,6 +95,14 @@ def parse_vary(given: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def _rows(cell: compare.Cell) -> list[dict[str, Any]]:
+    """A cell's metrics; none where they are damaged, of which the cell itself complains."""
+    try:
+        return runs.read_metrics(cell.folder)
+    except UserError:
+        return []
+
+
 class _Board:
     """A bar for all updates of all cells, one for each running cell, and a line for each that is done."""
 
@@ -100,9 +110,9 @@ class _Board:
         self.console, self.cells = console, cells
         self.width = max(map(len, (cell.name for cell in cells)))
         self.progress = Progress(
-            TextColumn(f"{{task.description:<{self.width}}}"),
+            TextColumn(f"{{task.description:<{self.width}}}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[facts]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[facts]}", markup=False),
             console=console,
             transient=True,
         )
@@ -121,18 +131,18 @@ class _Board:
         names = {cell.name for cell in running}
         for name in [name for name in self.bars if name not in names]:
             self.progress.remove_task(self.bars.pop(name))
-            rows = runs.read_metrics(next(cell for cell in self.cells if cell.name == name).folder)
+            rows = _rows(next(cell for cell in self.cells if cell.name == name))
             line = f"{name:<{self.width}} {facts(rows[-1]) if rows else 'failed'}"
             self.console.print(line, highlight=False, soft_wrap=True)
         for cell in running:
             if cell.name not in self.bars:
                 total = max(cell.config.trainer.steps, 1)
-                self.bars[cell.name] = self.progress.add_task(cell.name, total=total, facts="")
+                self.bars[cell.name] = self.progress.add_task(visible(cell.name), total=total, facts="")
         if time.monotonic() - self.looked < REFRESH_SECONDS:
             return
         self.looked = time.monotonic()
         for cell in running:
             merged: dict[str, Any] = {}
-            for row in runs.read_metrics(cell.folder):
+            for row in _rows(cell):
                 merged |= row
             self.progress.update(self.bars[cell.name], completed=merged.get("step", 0), facts=facts(merged))

@@ -24,6 +24,7 @@ from dipod.parallel import start
 from dipod.policies.sampling import SamplerConfig
 from dipod.recipes import build_policy, build_task, build_trainer
 from dipod.rollouts import Rollouts
+from dipod.saving import restore
 from dipod.trainer import Trainer
 
 NAME = "drift"
@@ -118,7 +119,7 @@ def _of_control(config: ControlConfig, checkpoint: Path, asked: _Asked) -> dict[
     """What a control policy's own actions say."""
     chosen = replace(config.trainer, evaluate_episodes=0, gap_actions=asked.actions or config.trainer.gap_actions)
     trainer = build_control_trainer(replace(config, trainer=chosen), start())
-    runs.restore(checkpoint, trainer)
+    restore(checkpoint, trainer)
     metrics = trainer.evaluate(asked.seed)
     if "gap" not in metrics:
         mend = "this policy's likelihood cannot be measured, or the run measures on nothing; give --actions N"
@@ -151,7 +152,7 @@ def _of_language(config: RunConfig, checkpoint: Path, asked: _Asked, announce: b
         mend = "the run's sampler gives its completions no law that could be had from orders; use --decoding random"
         raise UserError("--decoding", asked.decoding, mend)
     trainer = build_trainer(config, build_policy(config, task), task, start())
-    runs.restore(checkpoint, trainer)
+    restore(checkpoint, trainer)
     rollouts = _own_actions(trainer, count, asked.seed)
     longest = int(rollouts.length.max())
     exact = decoding == RANDOM_ORDER and longest <= asked.exact_tokens

@@ -20,6 +20,7 @@ from dipod.policies.hub import HUB_NAME
 from dipod.policies.transformer import CONFIG_FILE
 from dipod.protocol import protocol_line
 from dipod.recipes import build_policy, build_task, control, language, load, overlay
+from dipod.saving import restore
 from dipod.tasks.text.rows import TASKS
 from dipod.tasks.text.task import TextTask
 
@@ -86,7 +87,7 @@ def _evaluate_control(arguments: argparse.Namespace, folder: Path, settings: dic
     require(episodes > 0, "problems", episodes, "give at least 1 episode")
     processes = start()
     trainer = build_control_trainer(config, processes)
-    runs.restore(checkpoint, trainer)
+    restore(checkpoint, trainer)
     metrics = trainer.evaluate(arguments.seed)
     if not processes.main:
         return

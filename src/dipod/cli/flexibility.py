@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dipod import runs
 from dipod.checkpoints import load_checkpoint
+from dipod.cli import terminal
 from dipod.config import RunConfig
 from dipod.decoders import NAMED, Decoder, Plan, parse_decoder, plan, usual_decoders
 from dipod.errors import UserError, require
@@ -103,7 +104,7 @@ class Candidate:
 def run(arguments: argparse.Namespace) -> None:
     """Find the policies, say what it costs, measure, print and write."""
     require(arguments.problems >= 1, "--problems", arguments.problems, "give a whole number of at least 1")
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     if arguments.out is not None:
         make_folder(arguments.out)
     found = read_runs(arguments.runs)
@@ -164,7 +165,12 @@ def _show(measured: Sequence[Flexibility], about: dict[str, Any], arguments: arg
 
 
 def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:<28}"), BarColumn(bar_width=24), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<28}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, transient=True)
 
 

@@ -27,9 +27,12 @@ from dipod.cli import (
     train,
     two_token,
 )
+from dipod.cli.terminal import plain
 from dipod.errors import Note, UserError
+from dipod.files import file_error
 from dipod.parallel import first, leave
 from dipod.stopping import Interrupted, follow
+from dipod.visible import visible
 
 WIDTH = 110
 
@@ -112,8 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(given)
         arguments.settings = settings
         run: Callable[[argparse.Namespace], None] = arguments.run
-        with _notes():
-            run(arguments)
+        with plain(), _notes():
+            try:
+                run(arguments)
+            except OSError as error:
+                raise file_error(error) from error
     except UserError as error:
         return _end(f"error{partners.elsewhere()}: {error}", EXIT_USER_ERROR)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -132,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end(line: str, status: int) -> int:
     """End all processes of this run with a line that one of them prints; returns the exit status."""
     if partners.fail(status) is not None:
-        print(f"dipod: {line}", file=sys.stderr)
+        print(f"dipod: {' '.join(visible(line).splitlines())}", file=sys.stderr)
     return status
 
 

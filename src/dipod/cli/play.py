@@ -7,10 +7,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
 from dipod import runs
+from dipod.cli import terminal
 from dipod.control.config import ControlConfig
 from dipod.control.play import Episode, Moment, load_policy, paths, seconds_per_step, stage, watch
 from dipod.errors import UserError, require
@@ -91,7 +91,7 @@ def _film(arguments: argparse.Namespace, config: ControlConfig, checkpoint: Path
     with stage(config, arguments.frames) as environment:
         steps = arguments.steps or arguments.episodes * environment.max_episode_length
         seen = watch(policy, environment, arguments.noise, arguments.seed, arguments.episodes, steps)
-        console = Console(stderr=True)
+        console = terminal.console(stderr=True)
         for found in track(seen, "drawing", total=steps, console=console, transient=True):
             if isinstance(found, Episode):
                 episodes.append(found)

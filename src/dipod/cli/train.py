@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from dipod import runs
+from dipod.cli import terminal
 from dipod.cli.progress import Display, facts
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
+from dipod.files import file_error
 from dipod.guard import NotFinite
 from dipod.launch import HELP as MORE
 from dipod.launch import separate_tasks
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         _plan(arguments)
         return
-    console = Console(stderr=arguments.json, quiet=not first())
+    console = terminal.console(stderr=arguments.json, quiet=not first())
     require(
         arguments.start is None or arguments.resume not in (None, AUTO),
         "--from",
@@ -89,20 +89,15 @@ def run(arguments: argparse.Namespace) -> None:
         folder, begun = (_resumed(arguments), False) if arguments.resume else (_started(arguments), True)
     _see(folder)
     config = runs.read_config(folder)
-    console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", highlight=False)
+    console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", soft_wrap=True)
     with Display(console) as display:
         try:
             runs.train(folder, Live(folder, display) if first() else display)
-        except NotFinite as error:
-            raise NotFinite(error.field, error.value, advice(folder, config, error)) from error
-        except Interrupted:
-            raise Interrupted(f"saved; go on with `{again(folder)}`") from None
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped at once; {runs.kept(folder)}; go on with `{again(folder)}`") from None
-        except Exception:
-            if begun and first():
-                runs.discard_start(folder)
-            raise
+        except (Exception, KeyboardInterrupt) as error:
+            told = _told(error, folder, config, begun)
+            if told is error:
+                raise
+            raise told from error
     if not first():
         return
     report = write_report([folder], folder)
@@ -110,7 +105,30 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"run": str(folder), "report": str(report), **last}))
     else:
-        console.print(f"done: {facts(last, evaluation=True)}\nreport: {report}", highlight=False, soft_wrap=True)
+        console.print(f"done: {facts(last, evaluation=True)}\nreport: {report}", soft_wrap=True)
+
+
+def _told(error: BaseException, folder: Path, config: AnyConfig, begun: bool) -> BaseException:
+    """What ended a run, with how to go on.
+
+    Args:
+        error: that ended it.
+        folder: its folder.
+        config: its settings.
+        begun: it began with this command; where nothing was reached, the folder is free again.
+    """
+    if isinstance(error, NotFinite):
+        return NotFinite(error.field, error.value, advice(folder, config, error))
+    if isinstance(error, Interrupted):
+        return Interrupted(f"saved; go on with `{again(folder)}`")
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(f"stopped at once; {runs.kept(folder)}; go on with `{again(folder)}`")
+    if begun and first():
+        runs.discard_start(folder)
+    if isinstance(error, OSError):
+        mend = f"{runs.kept(folder)}; mend that, then go on with `{again(folder)}`" if folder.exists() else ""
+        return file_error(error, "run", str(folder), mend)
+    return error
 
 
 def again(folder: Path) -> str:

@@ -13,6 +13,7 @@ from dipod import runs
 from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.recipes import AnyConfig
+from dipod.records import read_lines
 from dipod.report.labels import Label, labels, swept, without
 
 FINAL_KEYS = (
@@ -142,11 +143,38 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
-    kept = runs.read_lines(folder / runs.COMPLETIONS)
+    kept = _samples(folder / runs.COMPLETIONS)
     ends = {"before": kept[0]["rows"]} if kept else {}
     if len(kept) > 1:
         ends["after"] = kept[-1]["rows"]
     return Run(folder, runs.read_config(folder), runs.read_metrics(folder), ends)
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """The kept problems with their completions, one object an evaluation.
+
+    Raises:
+        UserError: a file that is not what a run writes.
+    """
+    kept = read_lines(path)
+    first = kept[0].get("rows") if kept else []
+    for number, row in enumerate(kept, 1):
+        rows = row.get("rows")
+        right = isinstance(rows, list) and isinstance(first, list) and len(rows) == len(first)
+        if not (right and all(_sample(one) for one in rows or ())):
+            mend = f"line {number} does not hold the problems of the first; move the file away to go on without"
+            raise UserError(path.name, f"{path}:{number}", mend)
+    return kept
+
+
+def _sample(row: object) -> bool:
+    """Whether it is a problem with completions, on a board or as text."""
+    if not isinstance(row, dict) or not {"sampled", "greedy"} <= row.keys():
+        return False
+    if {"puzzle", "solution"} <= row.keys():
+        boards = [row[key] for key in ("puzzle", "solution", "sampled", "greedy")]
+        return all(isinstance(board, list) and len(board) == len(boards[0]) for board in boards)
+    return {"prompt", "reference"} <= row.keys()
 
 
 def labelled(found: Sequence[Run]) -> dict[Label, list[Run]]:

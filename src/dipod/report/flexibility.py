@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from dipod.decoders import HOWS, How
 from dipod.files import make_folder, write_json, write_text
 from dipod.flexibility import Flexibility, Row
+from dipod.visible import escape
 
 Groups = dict[str, list[Flexibility]]
 TITLES: dict[How, str] = {"sampled": "temperature 1", "greedy": "temperature 0"}

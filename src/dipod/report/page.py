@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from dipod.config import RunConfig
@@ -21,6 +20,7 @@ from dipod.report.samples import examples
 from dipod.report.svg import element
 from dipod.report.tables import differences, finals
 from dipod.report.verdict import Verdict, judge
+from dipod.visible import escape
 
 REPORT = "report.html"
 LIVE_SECONDS = 15

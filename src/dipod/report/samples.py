@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from math import isqrt
 from typing import Any
 
 from dipod.report.data import Run
+from dipod.visible import escape
 
 DECODINGS = ("sampled", "greedy")
 

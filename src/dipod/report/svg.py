@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from dipod.report.axes import SCALE, Axis, horizontal, tick_texts, vertical
 from dipod.report.data import number
 from dipod.report.palette import Look
 from dipod.report.panels import Line, Panel, Series
+from dipod.visible import escape
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 8, 38

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import isfinite
 
 from dipod.config import RunConfig
@@ -13,6 +12,7 @@ from dipod.report.data import Run, median_of
 from dipod.report.labels import flat, value_text
 from dipod.report.metrics import ENTROPIES, GAPS
 from dipod.report.wording import kind_words, per_token
+from dipod.visible import escape
 
 COLUMNS = {
     "solved_sampled": ("solved, sampled", "{:.1%}"),
