@@ -40,6 +40,7 @@ NOT_VARIED = {
     "out": "a comparison has one folder; give --out DIR",
     "threads": "every cell has one thread; --jobs says how many run at a time",
     "recipe": "a comparison has one recipe",
+    "task.arguments": "name one of them: --vary task.arguments.NAME=V,V",
 }
 Combination = tuple[tuple[str, Any], ...]
 """One value for each setting that is swept, in the order in which they were given."""

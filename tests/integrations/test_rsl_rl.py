@@ -261,6 +261,31 @@ def test_exported_actions_are_the_policys(tmp_path: Path, normalised: bool) -> N
     np.testing.assert_allclose(np.concatenate(rows), expected.numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's, of its exporters
+def test_exported_actions_are_clipped_as_the_wrapper_clips_them(tmp_path: Path) -> None:
+    """Mjlab's and Isaac Lab's wrappers have ``clip_actions``; what stands behind them is what a file is for."""
+    received: list[torch.Tensor] = []
+
+    class Clipping(VectorEnvironment):
+        clip_actions = 0.1
+
+        def step(self, actions: torch.Tensor) -> Any:
+            received.append(actions.clamp(-self.clip_actions, self.clip_actions))
+            return super().step(received[-1])
+
+    cfg = configuration()
+    cfg["actor"] |= {"action_scale": 4.0}
+    made = DipodRunner(Clipping("pendulum", 6), cfg, device="cpu")
+    policy: FlowActor = made.get_inference_policy(device="cpu")
+    obs = made.env.get_observations()
+    with torch.inference_mode():
+        made.env.step(policy(obs))
+    assert (received[-1].abs() == Clipping.clip_actions).any()
+    made.export_policy_to_jit(str(tmp_path))
+    scripted = torch.jit.load(str(tmp_path / "policy.pt"))
+    torch.testing.assert_close(scripted(obs["policy"]), received[-1], rtol=0, atol=1e-5)
+
+
 def test_without_normalisation_the_policy_sees_what_the_environment_gives() -> None:
     cfg = configuration()
     cfg["actor"]["obs_normalization"] = False

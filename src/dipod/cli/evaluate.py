@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,12 @@ def _evaluate_control(arguments: argparse.Namespace, folder: Path, settings: dic
     if not processes.main:
         return
     result = {"model": str(checkpoint), "episodes": episodes, **metrics}
-    lines = [f"{checkpoint}: {episodes} episodes of {config.task.name}"]
+    lines = [f"{checkpoint}: {episodes} episodes of {trainer.held_out.name}"]
     for how, label in (("sampled", "sampled"), ("greedy", "zero noise")):
         found = f"return {metrics[f'reward_{how}']:9.4f}   length {metrics[f'length_{how}']:7.1f}"
+        if f"success_{how}" in metrics:
+            ever, last = metrics[f"success_{how}"], metrics.get(f"success_end_{how}", math.nan)
+            found += f"   success {ever:6.1%} ({last:.1%} at the last step)"
         lines.append(f"{label:<11} {found}")
     _tell(arguments, result, [*lines, *_gap_line(metrics, 11)])
 

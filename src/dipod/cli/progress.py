@@ -72,6 +72,8 @@ def facts(metrics: Metrics, evaluation: bool = False) -> str:
         "reward": "reward {:.3f}",
         "episode_length": "length {:.0f}",
         "reward_greedy": "zero-noise {:.3f}",
+        "success": "success {:.1%}",
+        "success_greedy": "zero-noise success {:.1%}",
         "solved_sampled": "solved {:.1%}",
         "solved_greedy": "greedy {:.1%}",
         "gap": "gap {:.3f} nats",

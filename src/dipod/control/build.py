@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +21,8 @@ from dipod.policies.flow import FlowPolicy, FlowSettings, make_flow
 from dipod.policies.gaussian import GaussianPolicy
 from dipod.policies.mlp import Perceptron, parse_widths
 from dipod.policies.vae import VaePolicy, VaeSettings
-from dipod.tasks.control import Environment, GymnasiumEpisodes, WorldEpisodes
-from dipod.tasks.control.gymnasium import GymnasiumConfig
+from dipod.tasks.control import Environment, GymnasiumConfig, GymnasiumEpisodes, OwnConfig, WorldEpisodes, build_own
+from dipod.tasks.control.gymnasium_interface import make_registered
 from dipod.tightening import Tightening, parse_tightening
 
 
@@ -57,15 +59,24 @@ def check_control(config: ControlConfig) -> None:
     build_control_policy(config, build_environment(config, 1))
 
 
-def build_environment(config: ControlConfig, count: int) -> Environment:
+def build_environment(config: ControlConfig, count: int, render: bool = False) -> Environment:
     """``count`` environments of the run's task.
+
+    Args:
+        config: of the run.
+        count: N.
+        render: ask for frames, of environments that render themselves.
 
     Raises:
         UserError: an environment that does not exist or whose settings are refused.
     """
     task, device = config.task, device_of(config)
+    if isinstance(task, OwnConfig):
+        return build_own(task, count, device, render)
     if isinstance(task, GymnasiumConfig):
-        return GymnasiumEpisodes(task.id, count, device, max_episode_length=task.max_episode_length)
+        make = partial(make_registered, task.id, render, task.arguments)
+        limit = task.max_episode_length
+        return GymnasiumEpisodes(task.id, count, device, torch.float32, limit, render, task.on_error, make)
     return WorldEpisodes(task, count, device)
 
 
@@ -112,8 +123,15 @@ def build_control_policy(config: ControlConfig, environment: Environment) -> Flo
     return flow.to(device_of(config))
 
 
-def build_control_trainer(config: ControlConfig, processes: Processes) -> ControlTrainer:
+def build_control_trainer(
+    config: ControlConfig, processes: Processes, make: Callable[[int], Environment] | None = None
+) -> ControlTrainer:
     """The loop of a control run.
+
+    Args:
+        config: of the run.
+        processes: those that it runs on.
+        make: makes so many environments, in place of the task's.
 
     Raises:
         UserError: environments or episodes that cannot be shared out among the processes, or a device that they cannot
@@ -127,7 +145,8 @@ def build_control_trainer(config: ControlConfig, processes: Processes) -> Contro
     require(episodes == 0 or episodes >= count, "trainer.evaluate_episodes", episodes, mend)
     mine = processes.share(config.trainer.environments, "trainer.environments")
     held = Peers.of(processes).share(max(episodes, count))
-    environment, held_out = (build_environment(config, part.stop - part.start) for part in (mine, held))
+    make = make or partial(build_environment, config)
+    environment, held_out = (make(part.stop - part.start) for part in (mine, held))
     policy: Any = build_control_policy(config, environment)
     hidden = parse_widths(config.policy.critic_hidden, "policy.critic_hidden")
     generator = keyed_generator(config.seed, "critic")

@@ -38,6 +38,9 @@ def evaluate(policy: Any, environment: Environment, seed: int = 0, peers: Peers 
 
     Returns:
         ``reward_sampled`` and ``reward_greedy`` (mean return), ``length_sampled`` and ``length_greedy`` (mean steps).
+        Of environments that say whether their task is done, ``success_sampled`` and ``success_greedy``, the share of
+        episodes one of whose steps was a success, and ``success_end_sampled`` and ``success_end_greedy``, the share
+        whose last step was.
     """
     metrics: Metrics = {}
     total = episodes or environment.count
@@ -47,15 +50,22 @@ def evaluate(policy: Any, environment: Environment, seed: int = 0, peers: Peers 
         observation = environment.reset(generator)
         returns = torch.zeros(environment.count, device=device, dtype=torch.float64)
         lengths, alive = torch.zeros_like(returns), torch.ones_like(returns, dtype=torch.bool)
+        ever = last = torch.full_like(returns, math.nan)
         for _ in range(environment.max_episode_length):
             action = policy.mode(observation) if name == "greedy" else policy.act(observation, generator)[0]
             step = environment.step(action, generator)
             returns, lengths = returns + step.reward.double() * alive, lengths + alive
+            if step.success is not None:
+                told = step.success.double().to(device)
+                ever, last = torch.where(alive, ever.fmax(told), ever), torch.where(alive, told, last)
             observation, alive = step.observation, alive & ~step.done
             if not bool(alive.any()):
                 break
         metrics[f"reward_{name}"] = float(peers.gather_rows(returns, total).mean())
         metrics[f"length_{name}"] = float(peers.gather_rows(lengths, total).mean())
+        for key, values in (("success", ever), ("success_end", last)):
+            share = float(peers.gather_rows(values, total).nanmean())
+            metrics |= {} if math.isnan(share) else {f"{key}_{name}": share}
     return metrics
 
 

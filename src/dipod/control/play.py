@@ -15,13 +15,13 @@ from torch import Tensor
 from dipod.checkpoints import reading
 from dipod.control.build import build_control_policy, build_environment
 from dipod.control.config import ControlConfig
-from dipod.errors import UserError, require
+from dipod.errors import require
 from dipod.noise import keyed_generator
 from dipod.policies.flow import FlowPolicy
 from dipod.policies.gaussian import GaussianPolicy
 from dipod.policies.hub import load_weights
 from dipod.policies.vae import VaePolicy
-from dipod.tasks.control import Drawing, Environment, GymnasiumConfig, GymnasiumEpisodes, MultiGoal
+from dipod.tasks.control import Drawing, Environment, GymnasiumConfig, MultiGoal, OwnConfig
 from dipod.tasks.control.episodes import Episodes
 
 ActionNoise = Literal["sampled", "zero"]
@@ -114,14 +114,9 @@ def stage(config: ControlConfig, frames: bool = False) -> Iterator[Environment]:
     task = config.task
     if frames:
         os.environ.setdefault("MUJOCO_GL", "egl")
-        mend = f"{task.name} is drawn; leave it out"
-        if not isinstance(task, GymnasiumConfig):
-            raise UserError("--frames", True, mend)
-        environment: Environment = GymnasiumEpisodes(
-            task.id, 1, max_episode_length=task.max_episode_length, render=True
-        )
-    else:
-        environment = build_environment(config, 1)
+        renders = isinstance(task, GymnasiumConfig | OwnConfig)
+        require(renders, "--frames", True, f"{task.name} is drawn; leave it out")
+    environment = build_environment(config, 1, render=frames)
     try:
         yield environment
     finally:

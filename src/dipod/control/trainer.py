@@ -89,6 +89,8 @@ class ControlTrainer(Loop[ControlTrainerConfig]):
         metrics["seconds_rollout"] = time.perf_counter() - started
         metrics["reward_per_step"] = float(self.peers.mean(trajectories.reward.double().mean()))
         metrics |= self.collector.episodes()
+        if trajectories.failed is not None:
+            metrics["environment_errors"] = int(self.peers.gather(trajectories.failed.sum()).sum())
         if self.tightening.wants_gap(state.step):
             measured = self._gap(trajectories, self.settings.gap_rollouts)
             if measured is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,10 +27,12 @@ from dipod.noise import keyed_generator
 from dipod.policies.flow import ChainPolicy, FlowPolicy, FlowSettings, make_flow
 from dipod.policies.hub import CONFIG_FILE, WEIGHTS_FILE
 from dipod.policies.normaliser import EPSILON
+from dipod.tasks.control.units import ActionUnits
 
 FORMAT = "dipod-flow-policy"
+METADATA_FILE = "metadata.json"
 TOLERANCE = 1e-5
-"""Largest difference between an exported action and the policy's own, in units of the larger of 1 and the action."""
+"""Largest difference between an exported action and the policy's own, in the units that `export_torchscript` says."""
 PROBES = 64
 """Observations that an export is compared on."""
 OPSET = 18
@@ -36,16 +41,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "silu": nn.SiLU, "relu
 
 
 class ZeroNoiseFlow(nn.Module):
-    """Observations [N, o] as the environment gives them to a flow policy's zero-noise actions [N, d] in its units.
+    """Observations [N, o] as the environment gives them to what it receives for a flow policy's zero-noise actions.
 
-    Normaliser, K Euler steps and the action's scale are inside, copied, so that the policy may go on learning. All of
-    it is plain tensor code, for `torch.jit.script`, `torch.jit.trace` and ONNX.
+    Normaliser, K Euler steps, the action's scale and the environment's own mapping and clip are inside, copied, so that
+    the policy may go on learning. All of it is plain tensor code, for `torch.jit.script`, `torch.jit.trace` and ONNX.
 
     Args:
-        policy: whose actions they are; its `mode` is what `forward` computes.
+        policy: whose actions they are; `forward` computes its `mode` in ``units``.
+        units: what becomes of actions before the environment receives them; None leaves them as the policy gives them.
     """
 
-    def __init__(self, policy: FlowPolicy) -> None:
+    def __init__(self, policy: FlowPolicy, units: ActionUnits | None = None) -> None:
         super().__init__()
         require(isinstance(policy, FlowPolicy), "policy", type(policy).__name__, "only flow policies are exported so")
         network, first = policy.network, policy.network.first
@@ -66,6 +72,15 @@ class ZeroNoiseFlow(nn.Module):
             copied.load_state_dict(layer.state_dict())
             self.rest.append(ACTIVATIONS[network.activation_name]())
             self.rest.append(copied)
+        units = units or ActionUnits.plain(self.action_size)
+        low, high = _inside(units.low, dtype, up=True), _inside(units.high, dtype, up=False)
+        self.mapped = bool((units.offset != 0).any() or (units.factor != 1).any())
+        self.clipped = bool(low.isfinite().any() or high.isfinite().any())
+        device = first.weight.device
+        self.offset: Tensor = nn.Buffer(units.offset.to(device, dtype))
+        self.factor: Tensor = nn.Buffer(units.factor.to(device, dtype))
+        self.low: Tensor = nn.Buffer(low.to(device))
+        self.high: Tensor = nn.Buffer(high.to(device))
         self.requires_grad_(False)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -75,11 +90,35 @@ class ZeroNoiseFlow(nn.Module):
         for i in range(self.steps):
             velocity = self.rest(encoded + self.table[i] + F.linear(x, self.by_action))
             x = x - velocity * (self.output_scale / self.steps)
-        return x * self.scale
+        action = x * self.scale
+        if self.mapped:
+            action = self.offset + self.factor * action
+        if self.clipped:
+            action = torch.minimum(torch.maximum(action, self.low), self.high)
+        return action
 
 
-def save_flow_policy(policy: FlowPolicy, folder: Path | str) -> None:
-    """Write ``config.json`` (shape, settings) and ``model.safetensors`` (weights, normaliser) into a folder.
+def _inside(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
+    """A bound in another precision, never beyond itself."""
+    rounded = bound.to(dtype)
+    beyond = rounded.double() < bound if up else rounded.double() > bound
+    inwards = torch.full_like(rounded, math.inf if up else -math.inf)
+    return torch.where(beyond, torch.nextafter(rounded, inwards), rounded)
+
+
+def save_flow_policy(
+    policy: FlowPolicy,
+    folder: Path | str,
+    units: ActionUnits | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``config.json`` (shape, settings, units) and ``model.safetensors`` (weights, normaliser) into a folder.
+
+    Args:
+        policy: what is written.
+        folder: where.
+        units: what becomes of its actions before an environment receives them; kept for `load_action_units`.
+        metadata: written into both files.
 
     Raises:
         UserError: a folder that cannot be written.
@@ -95,11 +134,32 @@ def save_flow_policy(policy: FlowPolicy, folder: Path | str) -> None:
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
     with replacing(folder / WEIGHTS_FILE) as aside:
-        save_file(tensors, aside)
-    chain = isinstance(policy, ChainPolicy)
-    write_json(
-        folder / CONFIG_FILE, {"format": FORMAT, "chain": chain, "shape": shape, "settings": asdict(policy.settings)}
-    )
+        save_file(tensors, aside, dict(metadata or {}))
+    config = {
+        "format": FORMAT,
+        "chain": isinstance(policy, ChainPolicy),
+        "shape": shape,
+        "settings": asdict(policy.settings),
+        "action_units": (units or ActionUnits.plain(policy.action_size)).state(),
+        "metadata": dict(metadata or {}),
+    }
+    write_json(folder / CONFIG_FILE, config)
+
+
+def load_action_units(folder: Path | str) -> ActionUnits:
+    """The units that `save_flow_policy` was given.
+
+    ``ZeroNoiseFlow(load_flow_policy(folder), load_action_units(folder))`` acts in them.
+
+    Raises:
+        UserError: not a folder of a flow policy, or one written before units were kept.
+    """
+    file = Path(folder) / CONFIG_FILE
+    try:
+        return ActionUnits.from_state(json.loads(file.read_text())["action_units"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        mend = f"it says no units of actions ({type(error).__name__}); write it again with `dipod export`"
+        raise UserError("folder", str(folder), mend) from error
 
 
 def load_flow_policy(folder: Path | str, device: torch.device | str = "cpu") -> FlowPolicy:
@@ -127,33 +187,57 @@ def load_flow_policy(folder: Path | str, device: torch.device | str = "cpu") -> 
     return policy.to(device)
 
 
-def export_torchscript(policy: FlowPolicy, file: Path | str) -> float:
+def export_torchscript(
+    policy: FlowPolicy,
+    file: Path | str,
+    units: ActionUnits | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> float:
     """Write the zero-noise action as TorchScript: ``torch.jit.load(file)(observation [N, o]) -> action [N, d]``.
 
+    Args:
+        policy: what is written.
+        file: where.
+        units: what becomes of its actions before the environment receives them; inside the file.
+        metadata: written into the file as ``metadata.json``.
+
     Returns:
-        The largest difference from `FlowPolicy.mode` on random observations, in units of the larger of 1 and the
-        action.
+        The largest difference from what the environment receives for `FlowPolicy.mode`, on random observations, in
+        units of the largest of 1, the action, and half the distance between its bounds.
 
     Raises:
         UserError: a file that cannot be written, or actions that differ by more than 1e-5.
     """
-    module = ZeroNoiseFlow(policy).cpu()
+    module = ZeroNoiseFlow(policy, units).cpu()
+    kept = {METADATA_FILE: json.dumps(dict(metadata or {}))}
     with _quiet_export():
         scripted = torch.jit.script(module)
-        return _export(policy, Path(file), lambda aside: torch.jit.save(scripted, aside), _torchscript)
+        return _export(policy, units, Path(file), lambda aside: torch.jit.save(scripted, aside, kept), _torchscript)
 
 
-def export_onnx(policy: FlowPolicy, file: Path | str) -> float:
+def export_onnx(
+    policy: FlowPolicy,
+    file: Path | str,
+    units: ActionUnits | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> float:
     """Write the zero-noise action as ONNX, from ``observation`` [N, o] to ``action`` [N, d], any N, float32.
 
+    Args:
+        policy: what is written.
+        file: where.
+        units: what becomes of its actions before the environment receives them; inside the file.
+        metadata: written into the file as ``metadata_props``.
+
     Returns:
-        As `export_torchscript`, computed by ONNX's own reference.
+        As `export_torchscript`, computed by onnxruntime where it is installed, else by ONNX's own reference.
 
     Raises:
         UserError: onnx is not installed, a file that cannot be written, or actions that differ by more than 1e-5.
     """
-    load_extra("onnx", "onnx")
-    module = ZeroNoiseFlow(policy).float().cpu()
+    onnx = load_extra("onnx", "onnx")
+    module = ZeroNoiseFlow(policy, units).cpu()
+    module = module if module.low.dtype == torch.float32 else _in_float32(policy, units)
     probe = torch.zeros(2, module.observation_size)
 
     def write(aside: Path) -> None:
@@ -168,8 +252,18 @@ def export_onnx(policy: FlowPolicy, file: Path | str) -> float:
                 dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}},
                 dynamo=False,
             )
+        model = onnx.load(str(aside))
+        onnx.helper.set_model_props(model, dict(metadata or {}))
+        onnx.save(model, str(aside))
 
-    return _export(policy, Path(file), write, _onnx)
+    return _export(policy, units, Path(file), write, _onnx)
+
+
+def _in_float32(policy: FlowPolicy, units: ActionUnits | None) -> ZeroNoiseFlow:
+    """The module of a policy in another precision, with bounds rounded inwards."""
+    copied = deepcopy(policy).cpu()
+    copied.network.float()
+    return ZeroNoiseFlow(copied, units)
 
 
 def _statistics(policy: FlowPolicy, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -184,12 +278,19 @@ def _torchscript(file: Path) -> Callable[[Tensor], Tensor]:
 
 def _onnx(file: Path) -> Callable[[Tensor], Tensor]:
     load_extra("onnx", "onnx").checker.check_model(str(file))
+    if find_spec("onnxruntime") is not None:
+        session = load_extra("onnxruntime", "onnx").InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        return lambda observation: torch.from_numpy(session.run(None, {INPUT: observation.numpy()})[0])
     evaluator = load_extra("onnx.reference", "onnx").ReferenceEvaluator(str(file))
     return lambda observation: torch.from_numpy(evaluator.run(None, {INPUT: observation.numpy()})[0])
 
 
 def _export(
-    policy: FlowPolicy, file: Path, write: Callable[[Path], None], read: Callable[[Path], Callable[[Tensor], Tensor]]
+    policy: FlowPolicy,
+    units: ActionUnits | None,
+    file: Path,
+    write: Callable[[Path], None],
+    read: Callable[[Path], Callable[[Tensor], Tensor]],
 ) -> float:
     """Write a file, read it back and compare; it stays only if it acts as the policy does."""
     make_folder(file.parent, "file")
@@ -197,11 +298,16 @@ def _export(
     mean, spread = _statistics(policy, torch.float32)
     draws = torch.randn(PROBES, policy.network.observation_size, generator=keyed_generator(0, "export"))
     probe = mean.cpu() + draws * spread.cpu()
-    expected = policy.mode(probe.to(device, dtype)).cpu().double()
+    units = units or ActionUnits.plain(policy.action_size)
+    expected = units(policy.mode(probe.to(device, dtype)).cpu())
+    scale = torch.where(units.low.isfinite() & units.high.isfinite(), units.factor.abs(), 1.0).clamp_min(1)
     with replacing(file) as aside:
         write(aside)
         found = read(aside)(probe).double()
-        difference = float(((found - expected).abs() / expected.abs().clamp_min(1)).max())
+        difference = float(((found - expected).abs() / expected.abs().maximum(scale)).max())
+        within = bool(((found >= units.low) & (found <= units.high)).all())
+        mend = "exported actions leave the bounds; nothing was written"
+        require(within, "bounds", [units.low.tolist(), units.high.tolist()], mend)
         mend = f"the exported actions differ from the policy's by more than {TOLERANCE:g}; nothing was written"
         require(difference <= TOLERANCE, "largest difference", difference, mend)
     return difference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -15,7 +16,7 @@ import yaml
 
 from dipod.config import CommonConfig, RunConfig
 from dipod.control.config import ControlConfig
-from dipod.errors import UserError
+from dipod.errors import UserError, require
 from dipod.recipes.reading import read_settings
 from dipod.tasks.configs import ControlTaskConfig, task_config
 from dipod.tasks.text.config import TextConfig
@@ -26,6 +27,7 @@ PRESETS = FOLDER / "presets" / "released.yaml"
 CONTROL_PRESETS = FOLDER / "presets" / "released_control.yaml"
 REWARDS_OF_PRESETS = ("verify", "paper", "released", "released_spg")
 """What a preset may replace by its own variant."""
+ARGUMENTS = "task.arguments"
 
 
 AnyConfig = RunConfig | ControlConfig
@@ -155,6 +157,7 @@ def overlay(config: AnyConfig, settings: Mapping[str, Any]) -> AnyConfig:
     if task_config(task) is not type(config.task):
         tree["task"] = asdict(task_config(task)(name=task))  # type: ignore[arg-type]
     known = fields(task)
+    named = _with_arguments(named, tree["task"])
     resolved = {_find(name, known): value for name, value in named.items()}
     algorithm, preset = (_given(resolved, name, tree[name]) for name in ("algorithm", "preset"))
     if (algorithm, preset) != (config.algorithm, config.preset):
@@ -167,6 +170,37 @@ def overlay(config: AnyConfig, settings: Mapping[str, Any]) -> AnyConfig:
         (tree[group[0]] if group else tree)[leaf] = _convert(field, value)
     hints = {**get_type_hints(made), "task": task_config(task)}
     return made(**{key: hints[key](**v) if isinstance(v, dict) else v for key, v in tree.items()})
+
+
+def _with_arguments(named: dict[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """``task.arguments.NAME`` as entries of ``task.arguments``, beside those that are there."""
+    parts = {name: value for name, value in named.items() if name.startswith(ARGUMENTS + ".")}
+    if not parts or "arguments" not in task:
+        return named
+    rest = {name: value for name, value in named.items() if name not in parts}
+    whole = _mapping(ARGUMENTS, rest.get(ARGUMENTS, task["arguments"]))
+    whole |= {name.removeprefix(ARGUMENTS + "."): _plain(value) for name, value in parts.items()}
+    return {**rest, ARGUMENTS: whole}
+
+
+def _mapping(path: str, value: Any) -> dict[str, Any]:
+    """A mapping, from YAML or as JSON."""
+    found = _plain(value)
+    mend = f'give NAME: VALUE pairs, as JSON such as {{"size": 3}}, or one by one: --{path}.NAME VALUE'
+    require(isinstance(found, dict) and all(isinstance(key, str) for key in found), path, value, mend)
+    return dict(found)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON or YAML reads its text; what is no text already stays."""
+    if not isinstance(value, str):
+        return value
+    for read in (json.loads, yaml.safe_load):
+        try:
+            return read(value)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return value
 
 
 def _given(resolved: Mapping[Field, Any], path: str, default: str) -> str:
@@ -227,12 +261,16 @@ def _find(name: str, known: list[Field]) -> Field:
     spellings = [f.path for f in known] + [f.path.rpartition(".")[2] for f in known]
     close = difflib.get_close_matches(name, spellings, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
+    if name.startswith("task.") and any(field.path == ARGUMENTS for field in known):
+        hint += f"the environment's own arguments are --{ARGUMENTS}.{name.removeprefix('task.')}; "
     raise UserError("field", name, f"{hint}`dipod recipes RECIPE --fields` lists the settings")
 
 
 def _convert(field: Field, value: Any) -> Any:
     """``value`` as the field's type; text is read as on the command line, YAML's own types are kept."""
     kind, text = field.kind, str(value).strip()
+    if get_origin(kind) is dict:
+        return _mapping(field.path, value)
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
             raise UserError(field.path, value, f"choose one of {', '.join(get_args(kind))}")

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from dipod.errors import UserError
 from dipod.recipes import AnyConfig, fields, overlay
+from dipod.recipes.settings import ARGUMENTS
 
 UNNAMED = ("algorithm", "seed", "base", "threads", "recipe", "device")
 UNNAMED_GROUPS = ("logging.", "monitor.")
@@ -51,9 +52,13 @@ def value_text(value: Any) -> str:
 
 def flat(config: AnyConfig) -> dict[str, Any]:
     """All settings by dotted path."""
+    return _flat(asdict(config), "")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, value in asdict(config).items():
-        found |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
     return found
 
 
@@ -64,6 +69,7 @@ def path_of(name: str, config: AnyConfig) -> str:
         UserError: there is no such setting.
     """
     known = [field.path for field in fields(config.task.name)]
+    known += [path for path in flat(config) if path.startswith(f"{ARGUMENTS}.")]
     for fits in (lambda path: name in (path, path.rpartition(".")[2]), lambda path: path.startswith(f"{name}.")):
         found = next(filter(fits, known), None)
         if found is not None:

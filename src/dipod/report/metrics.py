@@ -18,6 +18,10 @@ TITLES = {
     "reward": ("Reward", "mean reward of the rollouts"),
     "reward_sampled": ("Return, sampled actions", "of whole episodes, held out"),
     "reward_greedy": ("Return, zero-noise actions", "of whole episodes, held out"),
+    "success": ("Success", "share of the last finished episodes"),
+    "success_sampled": ("Success, sampled actions", "share of episodes, held out"),
+    "success_greedy": ("Success, zero-noise actions", "share of episodes, held out"),
+    "environment_errors": ("Environment errors", "episodes cut by one, an iteration"),
     "episode_length": ("Episode length", "steps, mean of the last finished ones"),
     "elbo": ("ELBO of the policy's samples", "nats"),
     "log_prob": ("Log-density of the policy's samples", "nats"),
@@ -63,6 +67,9 @@ SECTIONS = {
         "reward",
         "reward_sampled",
         "reward_greedy",
+        "success",
+        "success_sampled",
+        "success_greedy",
         "episode_length",
     ),
     "At equal cost": ("solved_sampled_over_cost", "reward_greedy_over_cost", "reward_over_cost", "gap_over_cost"),
@@ -74,6 +81,7 @@ SECTIONS = {
         "clip_fraction_positive",
         "clip_fraction_negative",
         "cfm_loss",
+        "environment_errors",
         "monitor_share",
     ),
 }
@@ -98,6 +106,6 @@ EVALUATED = ("cosine", "update_cosine")
 LOOPED = ("monitor_cosine", "monitor_update_cosine")
 COSINES = (*EVALUATED, *LOOPED)
 NOISY = ("reward", "grad_norm", "clip_fraction_positive", "clip_fraction_negative", "cfm_loss", "unique_share")
-IDLE = ("clip_fraction_positive", "clip_fraction_negative", "beta")
+IDLE = ("clip_fraction_positive", "clip_fraction_negative", "beta", "environment_errors")
 """Metrics that many algorithms leave at zero, which needs no figure."""
 ROWS = "A row is one completion under one mask; a backward pass counts for two."

@@ -33,6 +33,10 @@ COLUMNS = {
     "episode_length": ("length", "{:.0f}"),
     "reward_sampled": ("return, sampled", "{:.3f}"),
     "reward_greedy": ("return, zero noise", "{:.3f}"),
+    "success": ("success, training", "{:.1%}"),
+    "success_sampled": ("success, sampled", "{:.1%}"),
+    "success_greedy": ("success, zero noise", "{:.1%}"),
+    "environment_errors": ("environment errors, last iteration", "{:.0f}"),
     "transitions": ("transitions", "{:,.0f}"),
 }
 UNSHOWN_SETTINGS = ("seed", "base", "recipe", "threads")

@@ -64,7 +64,9 @@ def _learned(group: Sequence[Run]) -> str:
     control = not isinstance(group[0].config, RunConfig)
     what = "Return of an episode" if control else "Reward"
     how = ", actions without noise," if key == "reward_greedy" else ""
-    return f"{what}{how} went from {number(both[0])} to {number(both[1])}{over}.{_lost(group, key)}"
+    succeeded = ends(group, "success_greedy" if key == "reward_greedy" else "success")
+    success = f", its success from {percent(succeeded[0])} to {percent(succeeded[1])}" if succeeded else ""
+    return f"{what}{how} went from {number(both[0])} to {number(both[1])}{success}{over}.{_lost(group, key)}"
 
 
 def _lost(group: Sequence[Run], key: str) -> str:

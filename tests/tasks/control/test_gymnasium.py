@@ -117,7 +117,8 @@ def test_observations_of_any_shape_are_flattened(toy: Any) -> None:
         del self, seed, options
         return np.array([[1, 2], [3, 255]], np.uint8), {}
 
-    observation = make(toy(observation_space=picture, reset=reset), 1).reset(seeded())
+    shown = np.zeros((2, 2), np.uint8)
+    observation = make(toy(observation_space=picture, reset=reset, shown=shown), 1).reset(seeded())
     assert observation.tolist() == [[1, 2, 3, 255]]
     assert observation.dtype == torch.float32
 
@@ -222,7 +223,10 @@ def test_ids_and_options_that_are_refused(name: str, settings: dict[str, Any], n
 @pytest.mark.parametrize(
     ("attributes", "named"),
     [
-        ({"observation_space": spaces.Dict({"place": VECTOR})}, r"observation space = .*must be a Box"),
+        ({"observation_space": spaces.Dict({"text": spaces.Text(9)})}, r"observation space = .*must be vectors"),
+        ({"observation_space": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, r"observation space = .*looks like an image"),
+        ({"observation_space": spaces.Dict({"a": spaces.Box(0, 1, (40, 40))})}, r"Box.*looks like an image"),
+        ({"action_space": spaces.MultiDiscrete([3, 3])}, r"action space = .*a flow policy gives real numbers"),
         ({"action_space": spaces.Box(0, 9, (2,), np.int64)}, r"action space = .*must be real numbers"),
         ({"action_space": spaces.Box(-1, 1, (0,), np.float32)}, r"action size = 0"),
         ({"limit": None}, r"max_episode_length = 0: Toy0-v0 registers no time limit and may never end"),
@@ -238,11 +242,9 @@ def test_an_environment_without_a_registered_limit_takes_a_given_one(toy: Any) -
 
 
 def test_what_breaks_its_promise_is_named(toy: Any) -> None:
-    environment, generator = make(toy(shown=np.zeros(3)), 2), seeded()
-    environment.reset(generator)
     with pytest.raises(UserError, match=r"observation shape = \(3,\): environment 0 of Toy0-v0 promised \(2,\)"):
-        environment.step(torch.zeros(2, 3), generator)
-    environment = make(toy(gained=float("nan")), 2)
+        make(toy(shown=np.zeros(3)), 2)
+    environment, generator = make(toy(gained=float("nan")), 2), seeded()
     environment.reset(generator)
     with pytest.raises(UserError, match=r"reward\[0\] = nan: environment 0 of Toy1-v0"):
         check_step(environment, environment.step(torch.zeros(2, 3), generator))

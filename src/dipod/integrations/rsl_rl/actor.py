@@ -12,9 +12,10 @@ from dipod.errors import require
 from dipod.integrations.rsl_rl.config import FlowActorConfig, read
 from dipod.likelihood.flow import FlowEvidence
 from dipod.noise import keyed_generator
-from dipod.policies.flow import Record, make_flow
+from dipod.policies.flow import FlowPolicy, Record, make_flow
 from dipod.policies.flow_export import ZeroNoiseFlow
 from dipod.policies.normaliser import EPSILON
+from dipod.tasks.control.units import ActionUnits
 
 
 class FlowActor(nn.Module):
@@ -31,6 +32,7 @@ class FlowActor(nn.Module):
 
     Attributes:
         policy: the library's own.
+        units: what becomes of actions between the runner and its environment, inside exported policies.
         obs_groups: groups that the policy sees, in order.
         obs_dim: numbers in them.
         obs_normalization: whether the normaliser ever moves.
@@ -68,6 +70,7 @@ class FlowActor(nn.Module):
         )
         if not self.obs_normalization:
             self.policy.normaliser.variance.fill_((1 - EPSILON) ** 2)  # so that it divides by 1
+        self.units = ActionUnits.plain(output_dim)
         self.generator: torch.Generator | None = None
         self._spread = torch.zeros(output_dim)
 
@@ -119,12 +122,12 @@ class FlowActor(nn.Module):
             self.policy.normaliser.update(self.observation(obs))
 
     def as_jit(self) -> nn.Module:
-        """The zero-noise action of raw observations [N, o], normaliser inside, for ``torch.jit.script``."""
-        return _Scripted(self.policy)
+        """The zero-noise action of raw observations [N, o], normaliser and clip inside, for ``torch.jit.script``."""
+        return _Scripted(self.policy, self.units)
 
     def as_onnx(self, verbose: bool = False) -> nn.Module:
         """The same for the runner's ONNX export, "obs" to "actions"."""
-        return _Onnx(self.policy, verbose)
+        return _Onnx(self.policy, self.units, verbose)
 
 
 class _Scripted(ZeroNoiseFlow):
@@ -138,8 +141,8 @@ class _Onnx(ZeroNoiseFlow):
     input_names = ("obs",)
     output_names = ("actions",)
 
-    def __init__(self, policy: Any, verbose: bool) -> None:
-        super().__init__(policy)
+    def __init__(self, policy: FlowPolicy, units: ActionUnits, verbose: bool) -> None:
+        super().__init__(policy, units)
         self.verbose, self.input_size = verbose, self.observation_size
 
     def get_dummy_inputs(self) -> tuple[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from typing import Any
 
@@ -13,10 +12,13 @@ from dipod.tasks.control.bandit import Bandit
 from dipod.tasks.control.cartpole import CartpoleSwingup
 from dipod.tasks.control.guard import check_observation, check_step
 from dipod.tasks.control.gymnasium import GymnasiumConfig, GymnasiumEpisodes
+from dipod.tasks.control.gymnasium_interface import looks_like_id
 from dipod.tasks.control.multigoal import MultiGoal
+from dipod.tasks.control.own import OwnConfig, build_own
 from dipod.tasks.control.pendulum import Pendulum
-from dipod.tasks.control.protocol import Circle, Drawing, Environment, Line, Step
+from dipod.tasks.control.protocol import Circle, Drawing, Environment, EnvironmentNote, Line, Step
 from dipod.tasks.control.track import Track
+from dipod.tasks.control.units import ActionUnits
 from dipod.tasks.control.worlds import WorldEpisodes
 
 WORLDS: tuple[type[Track | Pendulum | CartpoleSwingup | MultiGoal | Bandit], ...] = (
@@ -29,19 +31,23 @@ WORLDS: tuple[type[Track | Pendulum | CartpoleSwingup | MultiGoal | Bandit], ...
 
 __all__ = [
     "WORLDS",
+    "ActionUnits",
     "Bandit",
     "CartpoleSwingup",
     "Circle",
     "Drawing",
     "Environment",
+    "EnvironmentNote",
     "GymnasiumConfig",
     "GymnasiumEpisodes",
     "Line",
     "MultiGoal",
+    "OwnConfig",
     "Pendulum",
     "Step",
     "Track",
     "WorldEpisodes",
+    "build_own",
     "check_observation",
     "check_step",
     "make",
@@ -74,6 +80,6 @@ def make(
         for key, value in settings.items():
             require(key in known, key, value, f"{name} has {', '.join(known)}")
         return WorldEpisodes(world(**settings), count, device, dtype)
-    mend = f"choose one of {', '.join(embedded)}, or give a Gymnasium id with its version, such as HalfCheetah-v5"
-    require(re.search(r"-v\d+$|:", name) is not None, "environment", name, mend)
+    mend = f"choose one of {', '.join(embedded)}, or give an id that Gymnasium knows, such as HalfCheetah-v5"
+    require(looks_like_id(name), "environment", name, mend)
     return GymnasiumEpisodes(name, count, device, dtype, **settings)

@@ -38,6 +38,7 @@ class CartpoleSwingup:
 
     observation_size: ClassVar[int] = 5
     action_size: ClassVar[int] = 1
+    action_limit: ClassVar[float] = 1.0
 
     name: Literal["cartpole-swingup"] = "cartpole-swingup"
     force: float = 10.0

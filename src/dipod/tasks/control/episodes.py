@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from dipod.errors import require
 from dipod.noise import uniform_rows
 from dipod.tasks.control.protocol import Drawing, Step
+from dipod.tasks.control.units import ActionUnits
+
+OnError = Literal["stop", "reset"]
 
 
 class Episodes(ABC):
@@ -26,6 +30,11 @@ class Episodes(ABC):
         max_episode_length: steps after which an episode is truncated.
         device: where observations, rewards and flags live.
         dtype: of observations and rewards.
+        on_error: "reset" cuts an episode whose observation or reward is not finite, at the observation before and with
+            a reward of 0, and begins the next one; "stop" hands such numbers on, for others to refuse.
+
+    Attributes:
+        action_units: what becomes of actions.
     """
 
     def __init__(
@@ -36,6 +45,7 @@ class Episodes(ABC):
         max_episode_length: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        on_error: OnError = "stop",
     ) -> None:
         require(count >= 1, "environments", count, "give at least one")
         require(sizes[1] >= 1, "action size", sizes[1], f"{name} has nothing to act with; choose another environment")
@@ -43,7 +53,8 @@ class Episodes(ABC):
         require(limited, "max_episode_length", max_episode_length, "give the steps after which an episode is cut")
         self.name, self.count, self.max_episode_length = name, count, max_episode_length
         self.observation_size, self.action_size = sizes
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype, self.on_error = torch.device(device), dtype, on_error
+        self.action_units = ActionUnits.plain(sizes[1])
         self._clock = torch.zeros(count, dtype=torch.int64, device=self.device)
         self._begun = False
 
@@ -71,6 +82,10 @@ class Episodes(ABC):
     def _look(self, index: int) -> Drawing | Tensor:
         """What `view` returns of an environment that exists."""
 
+    def _successes(self) -> Tensor | None:
+        """`Step.success` of the last step."""
+        return None
+
     def reset(self, generator: torch.Generator, spread: bool = False) -> Tensor:
         """Begin all episodes; see `dipod.tasks.control.protocol.Environment.reset`."""
         everywhere = torch.ones(self.count, dtype=torch.bool, device=self.device)
@@ -91,14 +106,20 @@ class Episodes(ABC):
         require(self._begun, "environment", self.name, "call reset, or load_state, before the first step")
         right = (self.count, self.action_size)
         require(tuple(action.shape) == right, "action shape", tuple(action.shape), f"{self.name} takes {right}")
+        before = self._observe() if self.on_error == "reset" else None
         reward, terminated, cut = self._advance(action.detach().to(self.device, self.dtype))
         self._clock += 1
+        final, success, failed = self._observe(), self._successes(), None
+        if before is not None:
+            failed = ~(final.isfinite().all(-1) & reward.isfinite())
+            final, reward = torch.where(failed[:, None], before, final), reward.masked_fill(failed, 0)
+            terminated, cut = terminated & ~failed, cut | failed
         truncated = (cut | (self._clock >= self.max_episode_length)) & ~terminated
-        final = self._observe()
         ended = terminated | truncated
         self._clock.masked_fill_(ended, 0)
         self._begin(ended, generator)
-        return Step(self._observe() if ended.any() else final, reward, terminated, truncated, final)
+        after = self._observe() if ended.any() else final
+        return Step(after, reward, terminated, truncated, final, success, failed)
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs besides the generator, copied.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,14 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dipod.errors import UserError, require
-from dipod.extras import load_extra
-from dipod.noise import draw_rows
-from dipod.tasks.control.episodes import Episodes
+from dipod.noise import derive, draw_rows
+from dipod.tasks.control.episodes import Episodes, OnError
+from dipod.tasks.control.gymnasium_interface import OLD, described, make_registered, own_limit, place, success
 from dipod.tasks.control.mujoco_drawing import draw_mujoco
-from dipod.tasks.control.protocol import Drawing
+from dipod.tasks.control.protocol import Drawing, EnvironmentNote
+from dipod.tasks.control.seeding import OwnGlobals, reseed, untouched
+from dipod.tasks.control.spaces import action_box, flattening
 
 SEEDS = 2**31
-EXTRA = "gymnasium"
+BEGINNINGS = 4
+"""Times that a copy is asked to begin an episode, where an error does not stop the run."""
+Make = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,19 @@ class GymnasiumConfig:
 
     Attributes:
         name: "gymnasium".
-        id: as registered, such as "HalfCheetah-v5".
+        id: as registered, such as "HalfCheetah-v5"; "module:Id" imports the module that registers it.
         max_episode_length: another time limit than the id registers; 0 keeps that.
+        arguments: what the environment is made with, such as ``{"env_name": "reach-v3"}``; on the command line
+            ``--task.arguments.env_name reach-v3``, or all of them as JSON.
+        on_error: what becomes of an environment that raises an error or gives a number that is not finite: "stop" ends
+            the run; "reset" counts it in ``environment_errors`` and begins its next episode.
     """
 
     name: Literal["gymnasium"] = "gymnasium"
     id: str = "HalfCheetah-v5"
     max_episode_length: int = 0
+    arguments: dict[str, Any] = field(default_factory=dict)
+    on_error: OnError = "stop"
 
     def __post_init__(self) -> None:
         mend = "give a whole number of at least 0 (0: as registered)"
@@ -45,24 +58,29 @@ class GymnasiumEpisodes(Episodes):
     """N copies of a Gymnasium environment, stepped one after another; see `dipod.tasks.control.protocol.Environment`.
 
     Actions from -1 to 1 are spread over the bounds of the action space and clipped to them; a dimension without bounds
-    takes them as they are. Observations are flattened. The time limit that the id registers is kept by the clock here,
-    so that episodes may begin at random times.
+    takes them as they are. Observations are flattened as `dipod.tasks.control.spaces.flattening` says. The time limit
+    that the id registers is kept by the clock here, so that episodes may begin at random times. ``success`` or
+    ``is_success`` in an ``info`` is handed on.
 
     An episode is saved as its seed and its actions, and `load_state` plays it again. That is exact for every
-    environment that a seed determines, all of Gymnasium's own among them. With any other, and on a machine that
-    computes otherwise, an episode goes on from wherever the same actions lead, or begins anew where they end it.
+    environment that a seed determines. The first copy is tried when it is made: where one seed gives two episodes, all
+    generators that it holds, and its own state of the global ones, are seeded before each reset; if that does not help
+    either, an `EnvironmentNote` says so, and an episode goes on from wherever the same actions lead.
 
     Args:
-        name: the id, such as "HalfCheetah-v5".
+        name: the id, such as "HalfCheetah-v5"; with ``make``, what it is called.
         count: N.
         device: where tensors are handed over.
         dtype: of observations and rewards.
         max_episode_length: another time limit than the id registers; 0 keeps that.
         render: whether `view` gives frames; without it, MuJoCo environments give drawings.
+        on_error: see `GymnasiumConfig`.
+        make: makes one environment; None asks Gymnasium for the id.
         options: passed on to the environment.
 
     Raises:
-        UserError: an id or option that Gymnasium refuses, spaces that are no Boxes, or an environment without end.
+        UserError: an id or option that Gymnasium refuses, spaces that are no vectors, an environment without end, or
+            one of the interface before Gymnasium 0.26.
     """
 
     def __init__(
@@ -73,23 +91,67 @@ class GymnasiumEpisodes(Episodes):
         dtype: torch.dtype = torch.float32,
         max_episode_length: int = 0,
         render: bool = False,
+        on_error: OnError = "stop",
+        make: Make | None = None,
         **options: Any,
     ) -> None:
-        first = _make(name, render, options)
-        observations, actions = _box(name, first, "observation"), _box(name, first, "action")
-        limit = max_episode_length or _registered_limit(first)
+        self._make: Make = make or (lambda: make_registered(name, render, options))
+        first = self._made()
+        size, self._flatten = flattening(name, first.observation_space)
+        actions, units = action_box(name, first.action_space)
+        limit = max_episode_length or own_limit(first)
         mend = f"{name} registers no time limit and may never end; give max_episode_length"
         require(limit != 0, "max_episode_length", max_episode_length, mend)
-        sizes = int(np.prod(observations.shape)), int(np.prod(actions.shape))
-        super().__init__(name, count, sizes, limit, device, dtype)
-        self._copies = [first, *(_make(name, render, options) for _ in range(count - 1))]
+        super().__init__(name, count, (size, len(units.low)), limit, device, dtype, on_error)
+        self.action_units = units
+        self._copies = [first, *(self._made() for _ in range(count - 1))]
         self._render = render
-        self._shape: tuple[int, ...] = observations.shape
         self._action_shape: tuple[int, ...] = actions.shape
         self._low, self._high, self._kind = actions.low.ravel(), actions.high.ravel(), actions.dtype
-        self._seen = np.zeros((count, sizes[0]), np.float64)
-        self._seeds = np.zeros(count, np.int64)
-        self._taken: list[list[NDArray[Any]]] = [[] for _ in range(count)]
+        self._seen = np.zeros((count, size), np.float64)
+        self._told = np.full(count, np.nan)
+        self._globals: list[OwnGlobals] = []
+        self._noted = False
+        self._clear()
+        self.repeatable = self._try_out()
+
+    def _clear(self) -> None:
+        self._seeds = np.zeros(self.count, np.int64)
+        self._taken: list[list[NDArray[Any]]] = [[] for _ in range(self.count)]
+
+    def _made(self) -> Any:
+        """A new copy; what it draws from the global generators as it is made is the same for each."""
+        with OwnGlobals(0)():
+            return self._make()
+
+    def _try_out(self) -> bool:
+        """Whether one seed gives one episode, with all generators seeded where that is needed."""
+        with untouched():
+            apart = self._apart()
+        if apart:
+            self._globals = [OwnGlobals(0) for _ in range(self.count)]
+            apart = self._apart()
+        if apart:
+            said = (
+                f"{self.name} draws from something that no seed reaches: two episodes of one seed are {apart:.2g} "
+                "apart at once. Evaluations do not share their starts, and a resumed run is not the same bit for bit"
+            )
+            warnings.warn(EnvironmentNote(said), stacklevel=4)
+        self._clear()
+        return not apart
+
+    def _apart(self) -> float:
+        """The largest difference between trials of one seed, in one copy twice and in another."""
+        first, *others = (self._trial(index) for index in (0, 0, *range(1, min(self.count, 2))))
+        unequal = [np.where(np.isnan(other) & np.isnan(first) | (other == first), 0, other - first) for other in others]
+        return float(np.nan_to_num(np.abs(unequal), nan=np.inf).max())
+
+    def _trial(self, index: int) -> NDArray[np.float64]:
+        """The first observation of an episode, and what one action leads to."""
+        self._start(index, 1)
+        first = self._seen[index].copy()
+        reward, *_ = self._try(index, self._outer(np.zeros((1, self.action_size)))[0])
+        return np.concatenate([first, self._seen[index], [reward]])
 
     def _begin(self, where: Tensor, generator: torch.Generator) -> None:
         device = generator.device
@@ -100,30 +162,94 @@ class GymnasiumEpisodes(Episodes):
             self._start(index, int(seeds[index]))
 
     def _start(self, index: int, seed: int) -> None:
-        self._seeds[index], self._taken[index] = seed, []
-        observation, _ = self._copies[index].reset(seed=seed)
-        self._keep(index, observation)
+        """Begin an episode of one environment; where errors do not stop the run, with other seeds or a new copy."""
+        for attempt in range(BEGINNINGS):
+            try:
+                self._reset(index, seed if not attempt else derive("again", seed, attempt) % SEEDS)
+                if self.on_error == "stop" or np.isfinite(self._seen[index]).all():
+                    return
+                error: Exception = ValueError("an observation that is not finite")
+            except UserError:
+                raise
+            except Exception as raised:
+                error = raised
+            if self.on_error == "stop":
+                raise self._failure(index, "reset", error) from error
+            self._note(index, "reset", error)
+            if attempt:
+                self._copies[index] = self._made()
+        raise self._failure(index, f"reset {BEGINNINGS} times in a row", error) from error
+
+    def _reset(self, index: int, seed: int) -> None:
+        self._seeds[index], self._taken[index], self._told[index] = seed, [], np.nan
+        copy = self._copies[index]
+        if self._globals:
+            self._globals[index] = OwnGlobals(seed)
+            reseed(copy, seed)
+        with self._as(index):
+            found = copy.reset(seed=seed)
+        told = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)
+        mend = f"{self.name} must give (observation, info); {OLD}"
+        require(told, "reset", f"returned {described(found)}", mend)
+        self._keep(index, found[0])
+
+    @contextmanager
+    def _as(self, index: int) -> Iterator[None]:
+        """With the global generators of environment ``index``, where it draws from them."""
+        with self._globals[index]() if self._globals else nullcontext():
+            yield
 
     def _keep(self, index: int, observation: Any) -> None:
         """Remember what environment ``index`` shows."""
-        shape = np.shape(observation)
-        mend = f"environment {index} of {self.name} promised {self._shape}; mend its reset and step"
-        require(shape == self._shape, "observation shape", shape, mend)
-        self._seen[index] = np.asarray(observation).ravel()
+        self._seen[index] = self._flatten(observation, f"environment {index} of {self.name}")
 
     def _advance(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outer = self._outer(action.cpu().double().numpy())
         rewards, ended, cut = np.zeros(self.count), np.zeros(self.count, bool), np.zeros(self.count, bool)
         for index in range(self.count):
-            rewards[index], ended[index], cut[index] = self._act(index, outer[index])
+            rewards[index], ended[index], cut[index] = self._try(index, outer[index])
         return self._tensor(rewards, self.dtype), self._tensor(ended, torch.bool), self._tensor(cut, torch.bool)
+
+    def _try(self, index: int, action: NDArray[Any]) -> tuple[float, bool, bool]:
+        """`_act`; an error stops the run, or leaves numbers that are not finite for `Episodes` to find."""
+        try:
+            return self._act(index, action)
+        except UserError:
+            raise
+        except Exception as error:
+            if self.on_error == "stop":
+                raise self._failure(index, "step", error) from error
+            self._note(index, "step", error)
+            self._seen[index] = np.nan
+            return math.nan, False, False
 
     def _act(self, index: int, action: NDArray[Any]) -> tuple[float, bool, bool]:
         """One step of one environment with an action of its own space: its reward and the two flags."""
         self._taken[index].append(action)
-        observation, reward, terminated, truncated, _ = self._copies[index].step(action.reshape(self._action_shape))
+        with self._as(index):
+            found = self._copies[index].step(action.reshape(self._action_shape))
+        five = isinstance(found, tuple) and len(found) == 5
+        mend = f"{self.name} must give (observation, reward, terminated, truncated, info); {OLD}"
+        require(five, "step", f"returned {described(found)}", mend)
+        observation, reward, terminated, truncated, info = found
         self._keep(index, observation)
+        self._told[index] = success(info)
         return float(reward), bool(terminated), bool(truncated)
+
+    def _failure(self, index: int, where: str, error: Exception) -> UserError:
+        """What a run that ends by an error of an environment says."""
+        mend = f"environment {index} raised {place(error)} in its {where}; mend it, or go on with task.on_error reset"
+        return UserError("environment", self.name, mend)
+
+    def _note(self, index: int, where: str, error: Exception) -> None:
+        """Say once what the first error was."""
+        if not self._noted:
+            self._noted = True
+            said = f"environment {index} of {self.name} fails in its {where} and begins anew: {place(error)}"
+            warnings.warn(EnvironmentNote(f"{said}; environment_errors counts them"), stacklevel=2)
+
+    def _successes(self) -> Tensor:
+        return self._tensor(self._told, torch.float64)
 
     def _outer(self, action: NDArray[np.float64]) -> NDArray[Any]:
         """Actions in the units of the action space, [N, a]."""
@@ -169,8 +295,8 @@ class GymnasiumEpisodes(Episodes):
         """Live an episode of one environment again; it begins anew where the actions end it."""
         self._start(index, seed)
         for action in actions:
-            _, terminated, truncated = self._act(index, action)
-            if terminated or truncated:
+            reward, terminated, truncated = self._try(index, action)
+            if terminated or truncated or (self.on_error == "reset" and not math.isfinite(reward)):
                 self._start(index, seed)
                 self._clock[index] = 0
                 return
@@ -193,46 +319,3 @@ class GymnasiumEpisodes(Episodes):
             mend = f"{self.name} gives no frame ({type(error).__name__}); set MUJOCO_GL to egl or osmesa for MuJoCo"
             raise UserError("render", True, f"{mend}, or give render false for a drawing") from error
         return torch.from_numpy(np.array(frame, np.uint8))
-
-
-def _make(name: str, render: bool, options: Mapping[str, Any]) -> Any:
-    """One environment without Gymnasium's own clock and checks.
-
-    Raises:
-        UserError: Gymnasium does not know the id or an option, or cannot import what it takes.
-    """
-    gymnasium = load_extra("gymnasium", EXTRA)
-    mode = {"render_mode": "rgb_array"} if render else {}
-    try:
-        return gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **mode, **options)
-    except gymnasium.error.UnregisteredEnv as error:
-        raise UserError("environment", name, f"give an id that Gymnasium knows ({_line(error)})") from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError("environment", name, f"Gymnasium cannot make it: {_line(error)}") from error
-    except TypeError as error:
-        raise UserError("environment options", dict(options), f"{name} refuses them: {_line(error)}") from error
-
-
-def _registered_limit(environment: Any) -> int:
-    """The time limit that an environment's id comes with; 0 where it has none."""
-    return load_extra("gymnasium", EXTRA).registry[environment.spec.id].max_episode_steps or 0
-
-
-def _box(name: str, environment: Any, which: str) -> Any:
-    """The observation or action space, which must be a Box of real numbers.
-
-    Raises:
-        UserError: it is not.
-    """
-    space = getattr(environment, f"{which}_space")
-    vector = type(space).__name__ == "Box"
-    mend = f"{which}s of {name} must be a Box; wrap the environment, or choose one with vectors"
-    require(vector, f"{which} space", str(space)[:80], mend)
-    real = which == "observation" or np.issubdtype(space.dtype, np.floating)
-    require(real, f"{which} space", str(space)[:80], f"{which}s of {name} must be real numbers; wrap the environment")
-    return space
-
-
-def _line(error: Exception) -> str:
-    """A message of somebody else's in one line."""
-    return " ".join(str(error).split())

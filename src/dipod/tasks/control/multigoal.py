@@ -42,6 +42,7 @@ class MultiGoal:
 
     observation_size: ClassVar[int] = 4
     action_size: ClassVar[int] = 2
+    action_limit: ClassVar[float] = 1.0
 
     name: Literal["multigoal"] = "multigoal"
     goal_count: int = 6

@@ -34,6 +34,7 @@ class Pendulum:
 
     observation_size: ClassVar[int] = 3
     action_size: ClassVar[int] = 1
+    action_limit: ClassVar[float] = 1.0
 
     name: Literal["pendulum"] = "pendulum"
     dt: float = 0.05

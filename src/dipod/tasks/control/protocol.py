@@ -15,8 +15,14 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from dipod.errors import Note
+
 Role = Literal["body", "target", "scene"]
 """What a shape of a drawing is: the thing that acts, what it should do or reach, or what stands around it."""
+
+
+class EnvironmentNote(Note):
+    """Something about an environment that a run goes on with; the command line prints it once."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class Step:
         terminated: [N] bool, ended for good: nothing follows.
         truncated: [N] bool, cut, mostly by the time limit: what would have followed counts. Never with ``terminated``.
         final_observation: [N, o], the observation that the action itself led to.
+        success: [N], whether the environment says that its task is done, 1 or 0, NaN where it does not say; None of a
+            kind that never says.
+        failed: [N] bool, episodes that were cut because of an error; None of a kind whose errors end the run.
     """
 
     observation: Tensor
@@ -36,6 +45,8 @@ class Step:
     terminated: Tensor
     truncated: Tensor
     final_observation: Tensor
+    success: Tensor | None = None
+    failed: Tensor | None = None
 
     @property
     def done(self) -> Tensor:
@@ -103,7 +114,10 @@ class Kind(Protocol):
 
 
 class Environment(Kind, Protocol):
-    """N environments. Actions are in units whose usual range is -1 to 1; the environment scales and clips them."""
+    """N environments. Actions are in units whose usual range is -1 to 1; the environment scales and clips them.
+
+    One that has ``action_units`` (`dipod.tasks.control.units.ActionUnits`) says how, for policies that act without it.
+    """
 
     @property
     def count(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -58,6 +58,8 @@ class Track:
         max_episode_length: steps after which an episode is truncated.
         motion: which reference; another number is another motion.
     """
+
+    action_limit: ClassVar[float] = 1.0
 
     name: Literal["track"] = "track"
     dimensions: int = 29

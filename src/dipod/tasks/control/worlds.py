@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,10 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dipod.errors import require
+from dipod.errors import UserError, require
 from dipod.noise import normal_rows, uniform_rows
-from dipod.tasks.control.episodes import Episodes
+from dipod.tasks.control.episodes import Episodes, OnError
 from dipod.tasks.control.protocol import Drawing, Kind
+from dipod.tasks.control.units import ActionUnits
 
 State = dict[str, Tensor]
 
@@ -40,7 +42,8 @@ class Draws:
 class World(Kind, Protocol):
     """The laws of one kind of environment; its fields are the settings.
 
-    ``state`` arguments hold what `begin` and `advance` return, one row an environment.
+    ``state`` arguments hold what `begin` and `advance` return, one row an environment. A world that clips actions at
+    ± ``action_limit`` says so by an attribute of that name, for policies that are exported.
     """
 
     def begin(self, draws: Draws) -> State:
@@ -74,14 +77,23 @@ class WorldEpisodes(Episodes):
         count: N.
         device: where all of it lives.
         dtype: of states, observations and rewards.
+        max_episode_length: another time limit than the world's; 0 keeps that.
+        on_error: see `Episodes`.
     """
 
     def __init__(
-        self, world: World, count: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        world: World,
+        count: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_episode_length: int = 0,
+        on_error: OnError = "stop",
     ) -> None:
-        sizes = (world.observation_size, world.action_size)
-        super().__init__(world.name, count, sizes, world.max_episode_length, device, dtype)
+        sizes, name = (world.observation_size, world.action_size), getattr(world, "name", type(world).__name__)
+        super().__init__(name, count, sizes, max_episode_length or world.max_episode_length, device, dtype, on_error)
         self.world = world
+        self.action_units = ActionUnits.plain(world.action_size, getattr(world, "action_limit", math.inf))
         self._state: State = {}
 
     def _begin(self, where: Tensor, generator: torch.Generator) -> None:
@@ -109,4 +121,8 @@ class WorldEpisodes(Episodes):
             self._state[key] = state[key].to(like.device, like.dtype, copy=True)
 
     def _look(self, index: int) -> Drawing:
-        return self.world.draw({key: value[index].cpu() for key, value in self._state.items()})
+        try:
+            return self.world.draw({key: value[index].cpu() for key, value in self._state.items()})
+        except (AttributeError, NotImplementedError) as error:
+            mend = f"{self.name} has no draw that works ({type(error).__name__}: {error}); give it one"
+            raise UserError("environment", self.name, mend) from error
