@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from typing import Any
 
 import numpy as np
@@ -303,3 +305,19 @@ def test_hostile_completions_are_scored(piece: str) -> None:
     for function in every_function():
         rewards_of_texts = function(["q"] * 3, texts, **{name: [value] * 3 for name, value in COLUMNS.items()})
         assert len(rewards_of_texts) == 3
+
+
+def test_the_released_soft_format_is_its_pattern_in_linear_time() -> None:
+    pattern = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
+    tags = ["</reasoning>", "<answer>", "</answer>"]
+    pieces = [*tags, *tags, "<reasoning>", "\n", " ", "x", "\u2028", "\u00a0", "\r"]
+    rng = random.Random(0)
+    matched = 0
+    for _ in range(20_000):
+        text = rng.choice(("<reasoning>", "")) + "".join(rng.choices(pieces, k=rng.randrange(9)))
+        expected = 0.5 if pattern.match(text) else 0.0
+        matched += expected > 0
+        assert score(released.released_soft_format, text) == expected, text
+    assert matched > 200
+    for piece in ("</reasoning>", "</reasoning><answer>", "</reasoning> ", " ", "</reasoning>\n<answer>"):
+        assert score(released.released_soft_format, "<reasoning>" + piece * 200_000) == 0.0

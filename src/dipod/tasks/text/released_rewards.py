@@ -13,11 +13,12 @@ from functools import partial
 from dipod.tasks.text.completions import per_completion
 from dipod.tasks.text.mathematics import is_equivalent
 from dipod.tasks.text.published_parsers import reaches_target, unboxed
-from dipod.tasks.text.tags import OPEN, after_last_tag, tagged, without_special
+from dipod.tasks.text.tags import CLOSE, OPEN, after_last_tag, tagged, without_special
 
 XML_TAGS = ("<reasoning>\n", "\n</reasoning>\n", "\n<answer>\n", "\n</answer>")
 
-_SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
+_SOFT_HEAD, _SOFT_MIDDLE = "<reasoning>", "</reasoning>"
+_SOFT_ANSWER = re.compile(r"\s*<answer>")
 _STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 
 
@@ -52,7 +53,7 @@ def released_soft_format(text: str) -> float:
 
     Defect: the pattern's dot does not match a line break, so reasoning or an answer of two lines scores 0.
     """
-    return 0.5 if _SOFT.match(text) else 0.0
+    return 0.5 if _soft_format(text) else 0.0
 
 
 @_released()
@@ -118,6 +119,28 @@ def released_countdown(text: str, numbers: Sequence[int], target: float) -> floa
         return 0.0
     reached = reaches_target(answers[-1].strip(), [int(n) for n in numbers], Fraction(str(target)))
     return 1.0 if reached else 0.1
+
+
+def _soft_format(text: str) -> bool:
+    r"""Whether ``<reasoning>.*?</reasoning>\s*<answer>.*?</answer>`` matches, in linear time; `re` takes the square.
+
+    The dots stay on a line, so only one place in it decides: its last closing tag.
+    """
+    if not text.startswith(_SOFT_HEAD):
+        return False
+    end = text.find("\n")
+    first_line = len(text) if end < 0 else end
+    last_close = text.rfind(CLOSE, 0, first_line)
+    at = text.find(_SOFT_MIDDLE, len(_SOFT_HEAD), first_line)
+    while at >= 0:
+        answer = _SOFT_ANSWER.match(text, at + len(_SOFT_MIDDLE))
+        if answer and answer.end() <= last_close:
+            return True
+        if answer and answer.end() > first_line:
+            line_end = text.find("\n", answer.end())
+            return text.find(CLOSE, answer.end(), len(text) if line_end < 0 else line_end) >= 0
+        at = text.find(_SOFT_MIDDLE, at + 1, first_line)
+    return False
 
 
 def _charged(text: str, tag: str) -> float:
