@@ -293,10 +293,11 @@ class Partner(Processes):
         return value.double() + 1
 
 
-def test_a_reward_that_fails_on_one_process_stops_all() -> None:
+def test_a_reward_that_fails_on_one_process_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = start()
     assert alone.together(lambda: 3) == 3
-    with pytest.raises(RewardFailed, match="stopped with another one, which says why"):
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: [*mine, ("reward function f", 1, "mend it")])
+    with pytest.raises(RewardFailed, match=r"^reward function f = 1: mend it$"):
         Partner(alone.accelerator).together(lambda: 3)
 
 

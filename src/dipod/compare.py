@@ -25,7 +25,7 @@ from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.files import make_folder, sweep, write_json
 from dipod.locks import Lock, hold
-from dipod.recipes import AnyConfig, check, overlay, settle
+from dipod.recipes import AnyConfig, check, counted, overlay, settle
 from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, labelled, middle
 from dipod.report.labels import Label, flat, path_of, value_text
@@ -110,6 +110,7 @@ def plan(
             base = _base(config, tuple(pair for pair in combination if pair[0] in counting), seed, out)
             base = bases.setdefault(base.folder, base)
             made = overlay(made, {"base": str(base.folder / runs.BASE)})
+        made = counted(made)
         cells.append(Cell(f"{label.text}, seed {seed}", made, out.resolve() / label.folder / f"seed-{seed}", base))
     cells = [*bases.values(), *cells]
     for cell in cells:

@@ -70,6 +70,8 @@ class TrainerConfig:
 
     Attributes:
         steps: updates, each on fresh rollouts.
+        epochs: passes over the training problems, in place of steps: so many updates that every problem of a file has
+            come so often. 0 counts steps.
         prompts: observations per step, over all processes.
         group_size: rollouts per observation, G.
         inner_updates: gradient steps on the same rollouts, μ.
@@ -90,6 +92,7 @@ class TrainerConfig:
     """
 
     steps: int = 400
+    epochs: float = 0.0
     prompts: int = 32
     group_size: int = 8
     inner_updates: int = 1
@@ -109,7 +112,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         at_least(self, "trainer", 1, "prompts", "inner_updates")
         at_least(self, "trainer", 2, "gap_paths")
-        not_negative(self, "trainer", "negative_weight")
+        not_negative(self, "trainer", "negative_weight", "epochs")
         at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every", "rows_per_pass")
         at_least(self, "trainer", 0, "evaluate_problems", "gap_problems")
         require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")

@@ -15,7 +15,7 @@ from dipod.policies.layers import block_linears
 from dipod.policies.lora import LoraSettings, target_layers
 from dipod.policies.pretrained import logit_count
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
-from dipod.recipes import build_task, parse_algorithm
+from dipod.recipes import build_task, in_steps, parse_algorithm
 from dipod.recipes.build import check_model
 from dipod.tasks import Task
 from dipod.tasks.text.task import TextTask
@@ -66,6 +66,7 @@ def plan(config: RunConfig) -> Plan:
     """
     algorithm, tightening = parse_algorithm(config.algorithm, config)
     task = build_task(config)
+    config = in_steps(config, task)
     network, vocabulary = _shape(config, task)
     config.sampler.blocks_of(task.completion_length)
     prompts, text, note = _prompts(task, config)

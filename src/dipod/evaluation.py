@@ -20,6 +20,8 @@ from dipod.policies.masked import MaskedPolicy
 from dipod.policies.sampling import SamplerConfig
 from dipod.policies.tokens import Tokens
 from dipod.tasks import Problems, Task
+from dipod.tasks.text.questions import Questions
+from dipod.tasks.text.task import TextTask
 
 ROWS_PER_PASS = 4096
 
@@ -30,8 +32,9 @@ class Evaluation:
 
     Attributes:
         metrics: ``reward_*`` (mean) and ``solved_*`` (share) for sampled and greedy decoding, ``tokens`` (mean length
-            of a sampled action); ``elbo`` and ``gap`` in nats with ``gap_kind``, and ``entropy``, the mean -log π of
-            the sampled actions in nats a token, with ``entropy_kind``, where measured.
+            of a sampled action), each also as ``name/set`` where there are several test sets; ``elbo`` and ``gap`` in
+            nats with ``gap_kind``, and ``entropy``, the mean -log π of the sampled actions in nats a token, with
+            ``entropy_kind``, where measured.
         shown: a few problems with their sampled and greedy completions, for people.
     """
 
@@ -84,8 +87,12 @@ def evaluate(
             shown[i][name] = row.get("filled", row.get("completion"))
     action, counted = actions["sampled"]
     values["tokens"] = counted.sum(-1).float()
+    sets = task.sets(problems) if isinstance(task, TextTask) and isinstance(problems, Questions) else []
     for name, value in values.items():
-        metrics[name] = float(processes.gather_uneven(value).double().mean())
+        found = processes.gather_uneven(value).double()
+        metrics[name] = float(found.mean())
+        for of in dict.fromkeys(sets):
+            metrics[f"{name}/{of}"] = float(found[torch.tensor([its == of for its in sets])].mean())
     few = int((index < config.gap_problems).sum())
     if config.gap_problems:
         measured = Measured(observation[:few].to(device), action[:few].to(device), counted[:few], index[:few])

@@ -29,10 +29,10 @@ ROWS_PER_PASS = 4096
 def decoding_of(sampler: SamplerConfig, length: int) -> Decoding | None:
     """The decoding whose orders a sampler's samples carry; None where these do not have the law of any.
 
-    Orders by confidence, temperatures other than 1, guidance and rollouts ended early change the law of a sample.
+    Orders by confidence, temperatures other than 1, top-p, guidance and rollouts ended early change a sample's law.
     """
     known = sampler.temperature == 1 and sampler.remasking == "random" and sampler.noise != "released-bf16"
-    if not known or sampler.cfg_scale or sampler.eos_stop:
+    if not known or sampler.top_p < 1 or sampler.cfg_scale or sampler.eos_stop:
         return None
     blocks, steps = sampler.blocks_of(length)
     one_by_one = blocks * steps == length

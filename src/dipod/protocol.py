@@ -39,7 +39,8 @@ def protocol_line(config: RunConfig, device: str, seed: int) -> dict[str, Any]:
     }
     task, sampler = what["task"], what["sampler"]
     words = [config.task.name, *(f"{key} {task[key]}" for key in SHOWN if key in task)]
-    words += [f"T {sampler['temperature']:g}", str(sampler["remasking"])]
+    top_p = [f"top-p {sampler['top_p']:g}"] if sampler["top_p"] < 1 else []
+    words += [f"T {sampler['temperature']:g}", *top_p, str(sampler["remasking"])]
     words += [f"block {sampler['block_length']}", f"steps {sampler['steps']}", config.model.dtype, device]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return {"protocol": ", ".join(words), "protocol_hash": digest}

@@ -38,6 +38,7 @@ from dipod.recipes import (
     build_task,
     build_trainer,
     check,
+    counted,
     read_run_config,
     record,
     relocate,
@@ -45,6 +46,7 @@ from dipod.recipes import (
     to_yaml,
     verify,
 )
+from dipod.recipes.paths import INPUTS
 from dipod.records import read_lines
 from dipod.saving import restore, save
 from dipod.stopping import Interrupted, stop_requests
@@ -90,7 +92,7 @@ def create(folder: Path, config: AnyConfig) -> None:
     refuse_old(folder)
     with hold(make_folder(folder)):
         refuse_old(folder)
-        settled = settle(config)
+        settled = settle(counted(config))
         record(folder, settled)
         write_text(folder / CONFIG, to_yaml(settled))
 
@@ -308,7 +310,7 @@ def discard_start(folder: Path) -> None:
     with suppress(UserError), hold(folder):  # unless another process goes on with it
         if (folder / BASE).exists() or any((folder / CHECKPOINTS).glob("*")):
             return
-        for name in (CONFIG, METRICS, COMPLETIONS, "report.html", locks.NAME):
+        for name in (CONFIG, INPUTS, METRICS, COMPLETIONS, "report.html", locks.NAME):
             (folder / name).unlink(missing_ok=True)
         for path in (folder / CHECKPOINTS, folder):
             if path.is_dir() and not any(path.iterdir()):

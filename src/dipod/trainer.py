@@ -24,7 +24,7 @@ from dipod.algorithms import Algorithm
 from dipod.config import Settings, TrainerConfig
 from dipod.drift.gap import bracket_rows
 from dipod.drift.monitor import Look, Spent
-from dipod.errors import RewardFailed
+from dipod.errors import RewardFailed, require
 from dipod.evaluation import evaluate
 from dipod.guard import blame, first_bad, gradients, weights
 from dipod.loop import Loop, Metrics, TrainState
@@ -72,6 +72,10 @@ class Trainer(Loop[TrainerConfig]):
         processes: Processes | None = None,
     ) -> None:
         settings.sampler.blocks_of(task.completion_length)
+        epochs = settings.trainer.epochs
+        require(
+            epochs == 0, "trainer.epochs", epochs, "give trainer.steps; dipod.recipes.in_steps turns one into the other"
+        )
         self.policy, self.task, self.tightening, self.settings, self.seed = policy, task, tightening, settings, seed
         self.config, self.network = settings.trainer, policy.network
         self.processes = processes or start()

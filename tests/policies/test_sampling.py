@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from dipod.errors import UserError
 from dipod.likelihood.exact import exact_likelihood
+from dipod.meter import decoding_of
 from dipod.noise import Noise
 from dipod.policies.masked import MaskedPolicy
-from dipod.policies.remasking import Remasking
+from dipod.policies.remasking import Remasking, nucleus
 from dipod.policies.sampling import GREEDY, Sample, SamplerConfig
 from dipod.policies.tokens import Tokens
 from dipod.policies.transformer import MaskedTransformer
@@ -146,6 +148,76 @@ def test_default_samples_follow_the_exact_likelihood() -> None:
     assert statistic < chi2.ppf(0.999, 26)
     uniform = float(((observed - count / 27).square() / (count / 27)).sum())
     assert uniform > 10 * chi2.ppf(0.999, 26), "the test must be able to tell another distribution"
+
+
+def kept(weights: list[float], share: float) -> list[float]:
+    """A distribution cut to its nucleus and scaled up again, one token after the other."""
+    total, held, cut = sum(weights), 0.0, [0.0] * len(weights)
+    for token in sorted(range(len(weights)), key=lambda v: (-weights[v], v)):
+        if held < share:
+            cut[token] = weights[token]
+        held += weights[token] / total
+    return [weight / sum(cut) for weight in cut]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.8, 0.999, 1.0])
+def test_the_nucleus_is_the_fewest_tokens_that_hold_the_share(share: float, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(40, 9, generator=generator)
+    logits[:20, 4] = -torch.inf
+    found = (nucleus(logits, temperature, share) / temperature).softmax(-1)
+    for row, cut in zip(logits.double().tolist(), found, strict=True):
+        wanted = kept([math.exp(x / temperature) for x in row], share)
+        torch.testing.assert_close(cut.double(), torch.tensor(wanted).double(), atol=1e-5, rtol=1e-4)
+    tied = nucleus(torch.zeros(1, 4), 1.0, 0.5)
+    assert (tied == 0).tolist() == [[True, True, False, False]]
+
+
+def conditional(policy: MaskedPolicy, seen: list[int | None], place: int, share: float) -> list[float]:
+    """The truncated law of the token at a masked place, given the others (None: masked)."""
+    ids = torch.tensor([[MASK if token is None else token for token in seen]])
+    masked = torch.tensor([[token is None for token in seen]])
+    logits = policy.completion_logits(prompts(1), Tokens.full(ids), masked, None)[0, place]
+    return kept(logits.exp().tolist(), share)
+
+
+@torch.no_grad()
+def test_samples_with_top_p_follow_the_truncated_law() -> None:
+    """Chi-square of 20,000 samples against all orders of truncated conditionals; the untruncated law is told apart."""
+    length, count, share = 2, 20_000, 0.85
+    policy = build_policy(length, sharpness=8.0)
+    laws = {}
+    for p in (share, 1.0):
+        law = torch.zeros(VOCAB, VOCAB, dtype=torch.float64)
+        for first in range(length):
+            start = conditional(policy, [None, None], first, p)
+            for token, weight in enumerate(start):
+                seen: list[int | None] = [None, None]
+                seen[first] = token
+                rest = conditional(policy, seen, 1 - first, p) if weight else [0.0] * VOCAB
+                for other, more in enumerate(rest):
+                    at = (token, other) if first == 0 else (other, token)
+                    law[at] += weight * more / length
+        laws[p] = law.flatten()
+    valid = torch.ones(count, length, dtype=torch.bool)
+    sample = policy.sample(prompts(count), blank(valid), SamplerConfig(top_p=share), noise(count))
+    observed = (sample.ids @ torch.tensor([VOCAB, 1])).bincount(minlength=VOCAB * VOCAB).double()
+    support = laws[share] > 0
+    assert observed[~support].sum() == 0
+    assert not support.all(), "something must be cut"
+    expected = laws[share][support] * count
+    statistic = float(((observed[support] - expected).square() / expected).sum())
+    assert statistic < chi2.ppf(0.999, int(support.sum()) - 1)
+    whole = laws[1.0] * count
+    assert float(((observed - whole).square() / whole.clamp_min(1e-9)).sum()) > 10 * chi2.ppf(0.999, VOCAB * VOCAB)
+
+
+def test_a_truncated_sampler_claims_no_law() -> None:
+    """Brackets and angles then fall back to what they say without a law, as for other temperatures."""
+    assert decoding_of(SamplerConfig(), 4) is not None
+    assert decoding_of(SamplerConfig(top_p=0.9), 4) is None
+    assert decoding_of(SamplerConfig(temperature=0.9), 4) is None
 
 
 def test_default_order_is_a_uniform_permutation() -> None:
@@ -333,6 +405,8 @@ def test_same_noise_same_sample() -> None:
         ({"block_length": -2}, "block_length"),
         ({"cfg_scale": -0.5}, "cfg_scale"),
         ({"max_rows": -1}, "max_rows"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], field: str) -> None:

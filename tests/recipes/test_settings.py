@@ -10,7 +10,19 @@ from dipod.algorithms import ALGORITHMS
 from dipod.config import OptimiserConfig, RunConfig
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError
-from dipod.recipes import check, fields, language, load, names, overlay, parse_algorithm, read_run_config, to_yaml
+from dipod.recipes import (
+    check,
+    counted,
+    fields,
+    language,
+    load,
+    names,
+    overlay,
+    parse_algorithm,
+    read_run_config,
+    to_yaml,
+)
+from dipod.recipes.elsewhere import ELSEWHERE
 from dipod.tightening import Interleave, Off, Regularise
 
 
@@ -125,3 +137,55 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert rates[9:51] == [1.0] * 42
     assert rates[75] == pytest.approx(0.6)
     assert rates[99] == pytest.approx(0.2, abs=0.02)
+
+
+def test_names_of_other_systems_get_ours() -> None:
+    """Every name that is listed is not one of ours, and leads to a setting that there is."""
+    known = {field.path for field in fields("gsm8k")}
+    for name, ours in ELSEWHERE.items():
+        with pytest.raises(UserError, match=rf"^field = '{name}': this is called {ours} here$"):
+            overlay(load("gsm8k-llada-spg"), {name: 1})
+        assert ours in known or ours in ("--out", "--resume")
+    with pytest.raises(UserError, match=r"this is called trainer\.group_size here"):
+        overlay(load("sudoku"), {"trainer.num_generations": 8})
+    with pytest.raises(UserError, match="lists the settings"):
+        overlay(load("track"), {"num_generations": 8})
+
+
+def custom_yaml(folder: Path, trainer: str, name: str = "mine.yaml") -> str:
+    rows = folder / "rows.jsonl"
+    rows.write_text('{"question": "q", "answer": "a"}\n' * 10)
+    task = f"task: {{name: custom, tokenizer: bytes, train_source: {rows}, test_source: {rows}, rewards: exact_answer}}"
+    (folder / name).write_text(f"inherits: llada\n{task}\ntrainer: {{prompts: 4, {trainer}}}\n")
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2, 5), (1, 3), (0.4, 1), (0.1, 1), (2.5, 7)])
+def test_epochs_are_so_many_steps(epochs: float, steps: int, tmp_path: Path) -> None:
+    """Ten problems, four a step: every problem has come ``epochs`` times after the last step, and not a step before."""
+    config = language(load(custom_yaml(tmp_path, f"epochs: {epochs}")))
+    assert config.trainer.epochs == epochs
+    known = language(counted(config))
+    assert (known.trainer.steps, known.trainer.epochs) == (steps, 0)
+    assert steps == 1 or (steps - 1) * 4 < epochs * 10 <= steps * 4
+    assert counted(known) == known
+    (tmp_path / "config.yaml").write_text(to_yaml(known))
+    assert read_run_config(tmp_path / "config.yaml") == known
+
+
+def test_steps_and_epochs_exclude_each_other(tmp_path: Path) -> None:
+    above = custom_yaml(tmp_path, "epochs: 2")
+    (tmp_path / "child.yaml").write_text("inherits: mine.yaml\ntrainer: {steps: 7}\n")
+    child = language(load(str(tmp_path / "child.yaml")))
+    assert (child.trainer.steps, child.trainer.epochs) == (7, 0)
+    assert language(overlay(load(above), {"steps": 9})).trainer.epochs == 0
+    assert language(overlay(child, {"epochs": 3})).trainer.epochs == 3
+    with pytest.raises(UserError, match=r"trainer\.epochs = 3\.0: trainer\.steps = 9 is given as well; leave one"):
+        overlay(child, {"epochs": 3, "steps": 9})
+    with pytest.raises(UserError, match=r"trainer\.epochs = 2\.0: trainer\.steps = 3 is given as well"):
+        load(custom_yaml(tmp_path, "epochs: 2, steps: 3"))
+    for name in ("sudoku", "countdown-tiny"):
+        with pytest.raises(UserError, match=r"trainer\.epochs = 2\.0: these problems are drawn without end"):
+            counted(overlay(load(name), {"trainer.epochs": 2}))
+    (tmp_path / "mine.yaml").write_text("inherits: track\ntrainer: {epochs: 3}\n")
+    assert load(str(tmp_path / "mine.yaml")).trainer.steps == load("track").trainer.steps

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from dipod.algorithms import ALGORITHMS
 from dipod.control.algorithms import table as control_algorithms
@@ -104,4 +104,4 @@ def _value(config: AnyConfig, path: str) -> Any:
 def _values(kind: Any) -> str:
     if get_origin(kind) is dict:
         return "JSON"
-    return "|".join(get_args(kind)) or str(kind.__name__).upper()
+    return "|".join(get_args(kind)) if get_origin(kind) is Literal else str(kind.__name__).upper()

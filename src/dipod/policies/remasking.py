@@ -67,6 +67,25 @@ def draw_tokens(logits: Tensor, temperature: float, precision: Precision, unifor
     return torch.sub(logits / temperature, spread, out=spread).argmax(-1)
 
 
+def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Logits with -inf outside the nucleus: the fewest likeliest tokens of softmax(logits / T) that hold ``top_p``.
+
+    Args:
+        logits: [..., V], -inf where a token is barred.
+        temperature: T, positive.
+        top_p: share of the probability, above 0; at equal probabilities the lower ids come first. Paper: Holtzman et
+            al. 2020, arXiv 1904.09751.
+
+    Returns:
+        [..., V].
+    """
+    probability = (logits.to(noise_dtype(logits, "float32")) / temperature).softmax(-1)
+    falling, order = probability.sort(stable=True, dim=-1, descending=True)
+    before = falling.cumsum(-1, dtype=torch.float64) - falling
+    outside = torch.empty_like(before, dtype=torch.bool).scatter_(-1, order, before >= top_p)
+    return logits.masked_fill(outside, -torch.inf)
+
+
 def confidence(logits: Tensor, token: Tensor, remasking: Remasking, precision: Precision) -> Tensor:
     """How sure the untempered model is of each place; the highest are kept first.
 

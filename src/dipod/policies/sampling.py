@@ -17,7 +17,15 @@ from torch import Tensor
 
 from dipod.errors import UserError, require
 from dipod.noise import Noise
-from dipod.policies.remasking import Precision, Remasking, confidence, draw_tokens, noise_dtype, uniform_numbers
+from dipod.policies.remasking import (
+    Precision,
+    Remasking,
+    confidence,
+    draw_tokens,
+    noise_dtype,
+    nucleus,
+    uniform_numbers,
+)
 from dipod.policies.tokens import Tokens
 
 
@@ -49,6 +57,8 @@ class SamplerConfig:
             off and costs nothing.
         eos_stop: a rollout ends with the block that holds its first end-of-text token, which fills the rest.
         max_rows: rollouts decoded at once, which bounds the memory; 0 means all.
+        top_p: a token is drawn from the likeliest ones that together hold this share of the (tempered) probability; 1
+            draws from all. Below 1 the samples do not have the law of the model.
     """
 
     temperature: float = 1.0
@@ -59,6 +69,7 @@ class SamplerConfig:
     cfg_scale: float = 0.0
     eos_stop: bool = False
     max_rows: int = 0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         for field, choices in (("remasking", get_args(Remasking)), ("noise", get_args(Precision))):
@@ -67,6 +78,7 @@ class SamplerConfig:
         for field in ("temperature", "cfg_scale"):
             value = getattr(self, field)
             require(value >= 0, f"sampler.{field}", value, "give a number of at least 0")
+        require(0 < self.top_p <= 1, "sampler.top_p", self.top_p, "give a share of the probability, from above 0 to 1")
         require(self.block_length >= 0, "sampler.block_length", self.block_length, "give 0 (one block) or a length")
         require(self.steps >= 0, "sampler.steps", self.steps, "give 0 (one token a step) or a number of steps")
         require(self.max_rows >= 0, "sampler.max_rows", self.max_rows, "give 0 (all rollouts) or a number of rollouts")
@@ -241,7 +253,8 @@ def _reveal(logits: Logits, batch: _Batch, step: _Step, config: SamplerConfig) -
     else:
         dtype = noise_dtype(scores, config.noise)
         uniform = uniform_numbers(batch.noise, drawn, scores.shape[-1], dtype=dtype, device=scores.device)
-        token = draw_tokens(scores, config.temperature, config.noise, uniform)
+        drawable = scores if config.top_p == 1 else nucleus(scores, config.temperature, config.top_p)
+        token = draw_tokens(drawable, config.temperature, config.noise, uniform)
     if at_random:
         rank = torch.arange(at.shape[1], device=at.device)
     else:

@@ -6,6 +6,8 @@ from dipod.recipes.build import (
     build_task,
     build_trainer,
     check,
+    counted,
+    in_steps,
     parse_algorithm,
     policy_of,
 )
@@ -33,7 +35,9 @@ __all__ = [
     "build_trainer",
     "check",
     "control",
+    "counted",
     "fields",
+    "in_steps",
     "language",
     "load",
     "names",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -72,6 +74,33 @@ def check(config: AnyConfig) -> None:
         check_model(config.model, task)
     else:
         build_policy(config, task)
+
+
+def counted(config: AnyConfig) -> AnyConfig:
+    """The settings with epochs as the steps that they are; problems are read where there are epochs.
+
+    Raises:
+        UserError: epochs of problems that are made without end, or that cannot be read.
+    """
+    if isinstance(config, ControlConfig) or not config.trainer.epochs:
+        return config
+    return in_steps(config, build_task(config))
+
+
+def in_steps(config: RunConfig, task: Task) -> RunConfig:
+    """The settings with ``trainer.epochs`` turned into ``trainer.steps``.
+
+    Raises:
+        UserError: the problems are made without end.
+    """
+    epochs, prompts = config.trainer.epochs, config.trainer.prompts
+    if not epochs:
+        return config
+    size = task.size() if isinstance(task, TextTask) else None
+    if size is None:
+        raise UserError("trainer.epochs", epochs, "these problems are drawn without end; give trainer.steps")
+    steps = max(1, math.ceil(round(epochs * size / prompts, 6)))
+    return replace(config, trainer=replace(config.trainer, steps=steps, epochs=0.0))
 
 
 def check_model(config: ModelConfig, task: Task) -> nn.Module:
@@ -180,6 +209,7 @@ def build_pretrainer(config: RunConfig, policy: MaskedPolicy, task: Task) -> Pre
 
 def build_trainer(config: RunConfig, policy: MaskedPolicy, task: Task, processes: Processes | None = None) -> Trainer:
     """The loop that improves it; problems that cannot be used are found here, before the first evaluation."""
+    config = in_steps(config, task)
     task.draw(1, "train", config.seed, 0)
     algorithm, tightening = parse_algorithm(config.algorithm, config)
     settings = Settings(

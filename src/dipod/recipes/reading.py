@@ -21,10 +21,12 @@ class SettingsFile:
     Attributes:
         values: settings by dotted path.
         places: where each was written, as ``file:line``.
+        depths: how many files it was inherited through; 0 for one of the file itself.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    depths: dict[str, int] = field(default_factory=dict)
 
     def blame(self, error: UserError, given: Mapping[str, Any]) -> UserError:
         """The same error with file and line, if a line of the file is what it complains of.
@@ -64,11 +66,12 @@ def read_settings(path: Path, packaged: Callable[[str], Path | None], above: tup
         place = f"{path}:{lines[INHERITS]}: {INHERITS}"
         require(file.is_file() and file not in chain, place, parent, "name another recipe or YAML file")
         found = read_settings(file, packaged, chain)
+        found.depths = {name: depth + 1 for name, depth in found.depths.items()}
     for key, value in content.items():
         inner = value if isinstance(value, dict) else {"": value}
         for name, item in inner.items():
             dotted = f"{key}.{name}" if isinstance(value, dict) else str(key)
-            found.values[dotted] = item
+            found.values[dotted], found.depths[dotted] = item, 0
             found.places[dotted] = f"{path}:{lines.get(dotted, lines.get(str(key), 1))}"
     return found
 

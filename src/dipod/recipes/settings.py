@@ -6,7 +6,7 @@ import difflib
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -17,14 +17,18 @@ import yaml
 from dipod.config import CommonConfig, RunConfig
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
-from dipod.recipes.reading import read_settings
+from dipod.recipes.elsewhere import ELSEWHERE
+from dipod.recipes.reading import SettingsFile, read_settings
 from dipod.tasks.configs import ControlTaskConfig, task_config
-from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.config import Examples, TextConfig
+from dipod.tasks.text.mixtures import sources_text
 from dipod.tasks.text.rows import TASKS
 
 FOLDER = Path(__file__).parent
 PRESETS = FOLDER / "presets" / "released.yaml"
 CONTROL_PRESETS = FOLDER / "presets" / "released_control.yaml"
+PACES = ({"steps", "trainer.steps"}, {"epochs", "trainer.epochs"})
+"""Spellings of two settings of masked models that exclude each other."""
 REWARDS_OF_PRESETS = ("verify", "paper", "released", "released_spg")
 """What a preset may replace by its own variant."""
 ARGUMENTS = "task.arguments"
@@ -114,9 +118,20 @@ def read_run_config(path: Path, extra: Mapping[str, str] | None = None) -> AnyCo
     """
     found = read_settings(path, packaged)
     try:
-        return overlay(RunConfig(), found.values | dict(extra or {}))
+        return overlay(RunConfig(), _paced(found) | dict(extra or {}))
     except UserError as error:
         raise found.blame(error, extra or {}) from error
+
+
+def _paced(found: SettingsFile) -> dict[str, Any]:
+    """The settings of a file; where it gives epochs, without the steps of a recipe that it inherits, and back."""
+    values = found.values
+    if config_class(str(values.get("task.name", values.get("task", RunConfig().task.name)))) is not RunConfig:
+        return values
+    steps, epochs = (min((found.depths[name] for name in names if name in values), default=None) for names in PACES)
+    if steps is None or epochs is None or steps == epochs:
+        return values
+    return {name: value for name, value in values.items() if name not in PACES[steps < epochs]}
 
 
 def blamed(error: UserError, recipe: str, given: Mapping[str, Any]) -> UserError:
@@ -168,6 +183,8 @@ def overlay(config: AnyConfig, settings: Mapping[str, Any]) -> AnyConfig:
     for field, value in resolved.items():
         *group, leaf = field.path.split(".")
         (tree[group[0]] if group else tree)[leaf] = _convert(field, value)
+    if made is RunConfig:
+        _pace(tree["trainer"], {field.path for field in resolved})
     hints = {**get_type_hints(made), "task": task_config(task)}
     return made(**{key: hints[key](**v) if isinstance(v, dict) else v for key, v in tree.items()})
 
@@ -201,6 +218,15 @@ def _plain(value: Any) -> Any:
         except (ValueError, yaml.YAMLError):
             continue
     return value
+
+
+def _pace(trainer: dict[str, Any], given: Collection[str]) -> None:
+    """Of steps and epochs, what is given replaces the other; both are refused."""
+    if "trainer.epochs" in given and trainer["epochs"] > 0:
+        mend = f"trainer.steps = {trainer['steps']} is given as well; leave one of them out"
+        require("trainer.steps" not in given, "trainer.epochs", trainer["epochs"], mend)
+    elif "trainer.steps" in given:
+        trainer["epochs"] = 0.0
 
 
 def _given(resolved: Mapping[Field, Any], path: str, default: str) -> str:
@@ -258,6 +284,9 @@ def _find(name: str, known: list[Field]) -> Field:
     for field in known:
         if name in (field.path, field.path.rpartition(".")[2]):
             return field
+    elsewhere = ELSEWHERE.get(name.rpartition(".")[2], "")
+    if elsewhere.startswith("--") or any(elsewhere == field.path for field in known):
+        raise UserError("field", name, f"this is called {elsewhere} here")
     spellings = [f.path for f in known] + [f.path.rpartition(".")[2] for f in known]
     close = difflib.get_close_matches(name, spellings, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -268,9 +297,14 @@ def _find(name: str, known: list[Field]) -> Field:
 
 def _convert(field: Field, value: Any) -> Any:
     """``value`` as the field's type; text is read as on the command line, YAML's own types are kept."""
-    kind, text = field.kind, str(value).strip()
+    kind = field.kind
     if get_origin(kind) is dict:
         return _mapping(field.path, value)
+    if kind == Examples:
+        return _examples(field, value)
+    if kind is str and isinstance(value, list | dict):
+        value = sources_text(value, field.path)
+    text = str(value).strip()
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
             raise UserError(field.path, value, f"choose one of {', '.join(get_args(kind))}")
@@ -284,3 +318,17 @@ def _convert(field: Field, value: Any) -> Any:
     except ValueError as error:
         wanted = {int: "a whole number", float: "a number"}[kind]
         raise UserError(field.path, value, f"give {wanted}") from error
+
+
+def _examples(field: Field, value: Any) -> Examples:
+    """Questions with their answers: objects or pairs, or their YAML as text."""
+    mend = "give a list of {question: .., answer: ..}"
+    try:
+        given = yaml.safe_load(value) or () if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise UserError(field.path, value, mend) from error
+    require(isinstance(given, list | tuple), field.path, value, mend)
+    pairs = [(x.get("question"), x.get("answer")) if isinstance(x, dict) else x for x in given]
+    good = all(isinstance(pair, list | tuple) and len(pair) == 2 and None not in pair for pair in pairs)
+    require(good, field.path, value, mend)
+    return tuple((str(question), str(answer)) for question, answer in pairs)

@@ -43,7 +43,8 @@ def decoding(config: AnyConfig) -> str:
     pace = f"in {sampler.steps} steps" if sampler.steps else "one token a step"
     blocks = f", in blocks of {sampler.block_length} from left to right" if sampler.block_length else ""
     guided = f", guidance {sampler.cfg_scale:g}" if sampler.cfg_scale else ""
-    return f"decoded {order}, {pace}{blocks}, temperature {sampler.temperature:g}{guided}"
+    nucleus = f", top-p {sampler.top_p:g}" if sampler.top_p < 1 else ""
+    return f"decoded {order}, {pace}{blocks}, temperature {sampler.temperature:g}{nucleus}{guided}"
 
 
 def gap_note(found: Sequence[Run], key: str = "gap") -> str:

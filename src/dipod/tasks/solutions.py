@@ -29,8 +29,9 @@ def _of_boards(task: SudokuTask, problems: Problems) -> Tensor:
 
 def _of_texts(task: Task, problems: Problems) -> Tensor | None:
     """Right answers with their end tokens, if there are any and they fit the canvas."""
+    from dipod.tasks.text.questions import Questions
     from dipod.tasks.text.subject import build_subject
-    from dipod.tasks.text.task import Questions, TextTask
+    from dipod.tasks.text.task import TextTask
 
     if not isinstance(task, TextTask) or not isinstance(problems, Questions):
         return None

@@ -15,6 +15,7 @@ import pytest
 
 from dipod.errors import UserError
 from dipod.tasks.text.prompts import DEMONSTRATIONS
+from dipod.tasks.text.rows import DataNote
 from dipod.tasks.text.sources import load_rows, read_rows
 from tests.tasks.text.data import shared
 
@@ -113,18 +114,21 @@ def test_training_problems_are_filtered_and_set_aside_as_published(tmp_path: Pat
     path = write(tmp_path / "c.jsonl", *records)
     kept = [n for n in range(1, 41) if n % 2 == 0]
     order = np.random.default_rng(42).permutation(20)
-    rows = load_rows("countdown", "train", path, held_back=5)
+    with pytest.warns(DataNote, match="20 of 40 problems"):
+        rows = load_rows("countdown", "train", path, held_back=5)
     assert [row["target"] for row in rows] == [kept[at] for at in order[:15]]
     assert {len(row["numbers"]) for row in rows} == {3}
-    assert len(load_rows("countdown", "train", path, numbers=4, held_back=0)) == 20
+    with pytest.warns(DataNote, match="20 of 40 problems"):
+        assert len(load_rows("countdown", "train", path, numbers=4, held_back=0)) == 20
     assert len(load_rows("countdown", "train", path, numbers=0, held_back=0)) == 40
     assert len(load_rows("countdown", "test", path)) == 40, "the test split is what it is"
-    with pytest.raises(UserError, match=r"task\.held_back = 500: .* has 20 problems; set fewer aside"):
+    mend = r"task\.held_back = 500: .* has 20 problems; set fewer aside"
+    with pytest.raises(UserError, match=mend), pytest.warns(DataNote):
         load_rows("countdown", "train", path)
     with pytest.raises(UserError, match="numbers = 6: no problem"):
         load_rows("countdown", "train", path, numbers=6)
     with pytest.raises(UserError, match="held_back = -1"):
-        load_rows("countdown", "train", path, held_back=-1)
+        load_rows("countdown", "train", path, numbers=0, held_back=-1)
 
 
 def test_nothing_is_set_aside_from_gsm8k_and_math(tmp_path: Path) -> None:
@@ -200,9 +204,9 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe")
     for source, complaint in (
-        (str(tmp_path / "rows.txt"), "give a .jsonl or .csv file"),
-        (str(tmp_path), "give a .jsonl or .csv file"),
-        ("word", "give a .jsonl or .csv file"),
+        (str(tmp_path / "rows.txt"), "give a .jsonl, .json, .csv, .parquet file"),
+        (str(tmp_path), "give a .jsonl, .json, .csv, .parquet file"),
+        ("word", "give a .jsonl, .json, .csv, .parquet file"),
         (str(tmp_path / "none.jsonl"), "it cannot be read"),
         (str(tmp_path / "none.csv"), "it cannot be read"),
         (str(tmp_path / "bytes.csv"), "not a CSV file"),

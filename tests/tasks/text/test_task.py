@@ -163,7 +163,7 @@ def test_a_custom_task_is_asked_rewarded_and_graded(tmp_path: Path) -> None:
         custom(tmp_path, ROWS, rewards="mine")
     with pytest.raises(UserError, match="question"):
         custom(tmp_path, [{"answer": "1"}]).draw(1, "train", 0, 0)
-    with pytest.raises(UserError, match=r"task\.test_source = '': name a JSONL or CSV file"):
+    with pytest.raises(UserError, match=r"task\.test_source = '': name a file with question and answer"):
         custom(tmp_path, ROWS, test_source="")
 
 

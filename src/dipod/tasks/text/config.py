@@ -7,6 +7,9 @@ from typing import Literal
 
 from dipod.errors import at_least, require, shares
 
+Examples = tuple[tuple[str, str], ...]
+"""Questions with their answers."""
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -15,11 +18,15 @@ class TextConfig:
     Attributes:
         name: "gsm8k", "math", "countdown", "sudoku", or "custom" for a file and rewards of your own.
         train_source: a local file, or a dataset on the hub; "generate" makes problems (countdown, sudoku); empty takes
-            the published dataset, or makes problems where there is none.
-        test_source: likewise for evaluations.
+            the published dataset, or makes problems where there is none. Several with weights are a mixture:
+            "a.jsonl*3, b.jsonl*1", in YAML {a.jsonl: 3, b.jsonl: 1}.
+        test_source: likewise for evaluations; several sets are evaluated by name: "easy=a.jsonl, hard=b.jsonl", in
+            YAML {easy: a.jsonl, hard: b.jsonl}.
         held_back: training problems of a countdown or sudoku file that are set aside, the last ones in the published
             order; the published runs set 500 aside.
         style: "chat", the instructions and the model's chat layout; "short", the bare problem, for small vocabularies.
+        system: the system's turn, before all others; empty for none.
+        examples: questions and answers that come before the problem as turns, [{question: .., answer: ..}].
         instruction: what a custom task says before the question.
         shots: worked examples before the question (sudoku: up to 3).
         prefill: text that an answer begins with in training; it belongs to the prompt.
@@ -40,7 +47,8 @@ class TextConfig:
             one token), or the whole "canvas", end tokens that fill it included.
         after_end: how the model sees what comes after the end: as "mask" tokens, "keep" as it was decoded, or "drop".
         tokenizer: "model" for the one beside the model, "bytes", or "words" (countdown in the short style).
-        numbers: how many numbers a generated countdown problem has.
+        numbers: how many numbers a countdown problem has, generated or taken from a training file; 0 takes all of a
+            file.
         low: the smallest of them.
         high: the largest of them.
         target_high: the largest target of a generated countdown problem.
@@ -52,6 +60,8 @@ class TextConfig:
     test_source: str = ""
     held_back: int = 500
     style: Literal["chat", "short"] = "chat"
+    system: str = ""
+    examples: Examples = ()
     instruction: str = ""
     shots: int = 0
     prefill: str = ""
@@ -74,9 +84,11 @@ class TextConfig:
     solution_share: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(self, "task", 1, "max_prompt", "completion_length", "numbers", "low", "target_high")
-        at_least(self, "task", 0, "held_back")
+        at_least(self, "task", 1, "max_prompt", "completion_length", "low", "target_high")
+        at_least(self, "task", 0, "held_back", "numbers")
         require(self.high >= self.low, "task.high", self.high, f"give at least task.low ({self.low})")
         allowed = range(4) if self.name == "sudoku" else range(1)
         require(self.shots in allowed, "task.shots", self.shots, f"{self.name} has {len(allowed) - 1} worked examples")
         shares(self, "task", "solution_share")
+        spoken = not (self.system or self.examples) or self.style == "chat"
+        require(spoken, "task.style", self.style, "choose chat: a system's turn and examples are turns")

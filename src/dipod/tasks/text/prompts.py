@@ -6,6 +6,7 @@ the answer tags, apart from Sudoku. Published evaluations began the model's turn
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -128,6 +129,23 @@ def messages(task: str, row: Row, stage: Stage = "train", shots: int = 0) -> lis
     examples = [_example(demonstration) for demonstration in DEMONSTRATIONS[:shots]]
     content = "\n\n".join([_TASKS[stage][task], layout, *examples, str(row["question"])])
     return [{"role": "user", "content": content}]
+
+
+def with_context(
+    asked: Sequence[Mapping[str, str]], system: str, examples: Sequence[tuple[Sequence[Mapping[str, str]], str]]
+) -> list[dict[str, str]]:
+    """A conversation with a system's turn and worked examples before it.
+
+    Args:
+        asked: the conversation; a system's turn of its own stays the only one.
+        system: the system's turn; empty for none.
+        examples: conversations with their answers.
+    """
+    opening = [dict(turn) for turn in asked if turn["role"] == "system"]
+    if system and not opening:
+        opening = [{"role": "system", "content": system}]
+    shown = [turn for turns, answer in examples for turn in (*turns, {"role": "assistant", "content": answer})]
+    return [*opening, *(dict(turn) for turn in (*shown, *asked) if turn["role"] != "system")]
 
 
 def sudoku_question(puzzle: str) -> str:

@@ -6,6 +6,7 @@ Jiayi-Pan/Countdown-Tasks-3to4 (train). The Countdown test problems and the Sudo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,9 +22,9 @@ from dipod.tasks.text.arithmetic import read_number
 from dipod.tasks.text.generators import grid_texts
 from dipod.tasks.text.mathematics import last_boxed
 from dipod.tasks.text.prompts import countdown_question, sudoku_question
-from dipod.tasks.text.records import Record, csv_records, json_records
+from dipod.tasks.text.records import Record, csv_records, json_records, parquet_records, whole_json_records
 from dipod.tasks.text.references import Board, read_reference
-from dipod.tasks.text.rows import Row, require_task, short
+from dipod.tasks.text.rows import DataNote, Row, require_task, short
 
 PUBLISHED: Mapping[tuple[str, str], str] = {
     ("gsm8k", "train"): "openai/gsm8k",
@@ -33,6 +34,13 @@ PUBLISHED: Mapping[tuple[str, str], str] = {
     ("countdown", "train"): "Jiayi-Pan/Countdown-Tasks-3to4",
 }
 CONFIGURATIONS: Mapping[str, str] = {"openai/gsm8k": "main"}
+FILES: Mapping[str, Callable[[Path], Iterator[Record]]] = {
+    ".jsonl": json_records,
+    ".json": whole_json_records,
+    ".csv": csv_records,
+    ".parquet": parquet_records,
+}
+"""Readers of files by their ending."""
 SHUFFLE_SEED = 42
 """Of the order in which the published runs set training problems aside."""
 
@@ -43,10 +51,10 @@ def load_rows(task: str, split: Split, source: str = "", *, numbers: int = 3, he
     Args:
         task: gsm8k, math, countdown or sudoku.
         split: "train" or "test".
-        source: a .jsonl or .csv file, or a dataset on the hub; empty takes the published one. Columns: ``question``
-            and ``answer`` ending in "#### number" (gsm8k); ``problem`` and ``answer``, or ``solution`` with a box
-            (math); ``input`` "a,b,c" and ``output``, or ``nums`` and ``target`` (countdown); ``Puzzle`` and
-            ``Solution`` of 16 digits, 0 for an empty cell (sudoku).
+        source: a .jsonl, .json, .csv or .parquet file, or a dataset on the hub; empty takes the published one.
+            Columns: ``question`` and ``answer`` ending in "#### number" (gsm8k); ``problem`` and ``answer``, or
+            ``solution`` with a box (math); ``input`` "a,b,c" and ``output``, or ``nums`` and ``target`` (countdown);
+            ``Puzzle`` and ``Solution`` of 16 digits, 0 for an empty cell (sudoku).
         numbers: train on Countdown problems with this many numbers only; 0 takes all.
         held_back: training problems of Countdown and Sudoku that are set aside and not returned: the last ones after
             shuffling with seed 42, the order of `datasets.Dataset.shuffle`. The other rows come in that order.
@@ -66,19 +74,22 @@ def load_rows(task: str, split: Split, source: str = "", *, numbers: int = 3, he
     if split == "test" or task not in {"countdown", "sudoku"}:
         return rows
     if task == "countdown" and numbers:
-        rows = [row for row in rows if len(row["numbers"]) == numbers]
-        require(len(rows) > 0, "numbers", numbers, f"no problem in {name} has so many numbers; give another number")
+        rows = _of_so_many(numbers, rows, name)
     return _set_aside(rows, held_back, name)
 
 
 def read_rows(
     source: str, columns: Sequence[str], split: Split = "train", check: Callable[[str, Row], None] | None = None
 ) -> list[Row]:
-    """The rows of a .jsonl or .csv file or a dataset on the hub as they are, for tasks of one's own.
+    """The rows of a file or a dataset on the hub as they are, for tasks of one's own.
+
+    A conversation in the column ``messages`` or ``prompt`` (as TRL has it) becomes ``messages``, and a text in
+    ``prompt`` the ``question``. Where a conversation ends with the assistant's turn, that is left out and is the
+    ``answer`` unless there is one.
 
     Args:
         source: the file or the dataset.
-        columns: those that every row has to have.
+        columns: those that every row has to have; ``question`` may be a conversation.
         split: of a dataset on the hub.
         check: called with the place of every row (file and line) and the row.
 
@@ -87,22 +98,47 @@ def read_rows(
     """
     rows = []
     for where, record in _records(source, split):
+        row = _asked(where, record)
         for column in columns:
-            _value(where, record, column)
+            if column != "question" or "messages" not in row:
+                _value(where, row, column)
         if check is not None:
-            check(where, record)
-        rows.append(record)
+            check(where, row)
+        rows.append(row)
     require(len(rows) > 0, "source", source, "it holds no row")
     return rows
 
 
+def _asked(where: str, record: Mapping[str, Any]) -> Row:
+    """A record with its prompt as ``question`` or ``messages``."""
+    row = dict(record)
+    prompt = row.pop("prompt", None)
+    turns = row.pop("messages", None)
+    if turns is None and not isinstance(prompt, str):
+        turns = prompt
+    if turns is None:
+        return row if prompt is None else {"question": prompt, **row}
+    good = isinstance(turns, list) and all(
+        isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+        for turn in turns
+    )
+    mend = 'give a conversation: a list of {"role": "user", "content": text}'
+    require(good, f"{where}, messages", short(turns), mend)
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    if turns and turns[-1]["role"] == "assistant":
+        row = {"answer": turns[-1]["content"], **{k: v for k, v in row.items() if k != "answer" or v is not None}}
+        turns = turns[:-1]
+    require(
+        bool(turns) and turns[-1]["role"] == "user", f"{where}, messages", short(turns), "end it with a user's turn"
+    )
+    return {**row, "messages": turns}
+
+
 def _records(source: str, split: Split) -> Iterator[Record]:
     path = Path(source)
-    if path.suffix == ".jsonl":
-        return json_records(path)
-    if path.suffix == ".csv":
-        return csv_records(path)
-    mend = "give a .jsonl or .csv file, or a dataset on the hub as owner/name"
+    if path.suffix in FILES:
+        return FILES[path.suffix](path)
+    mend = f"give a {', '.join(FILES)} file, or a dataset on the hub as owner/name"
     require(not path.exists() and source.count("/") == 1, "source", source, mend)
     return _hub_records(source, split)
 
@@ -116,6 +152,19 @@ def _hub_records(name: str, split: Split) -> Iterator[Record]:
         raise UserError("source", name, f"not a dataset that can be loaded ({short(reason, 200)})") from error
     for number, row in enumerate(rows):
         yield f"{name} {split} row {number}", dict(row)
+
+
+def _of_so_many(numbers: int, rows: list[Row], name: str) -> list[Row]:
+    """The Countdown problems over so many numbers; what is left out is said."""
+    kept = [row for row in rows if len(row["numbers"]) == numbers]
+    sizes = ", ".join(map(str, sorted({len(row["numbers"]) for row in rows})))
+    mend = f"no problem in {name} has so many numbers; give another number (they have {sizes}), or 0 for all"
+    require(len(kept) > 0, "task.numbers", numbers, mend)
+    if len(kept) < len(rows):
+        left = f"{len(rows) - len(kept)} of {len(rows)} problems of {name} are left out"
+        said = f"{left}: they do not have task.numbers ({numbers}) numbers; 0 takes all"
+        warnings.warn(said, DataNote, stacklevel=3)
+    return kept
 
 
 def _set_aside(rows: list[Row], held_back: int, name: str) -> list[Row]:

@@ -18,6 +18,7 @@ from dipod.tasks.text.config import TextConfig
 from dipod.tasks.text.functions import is_reference, load_function
 from dipod.tasks.text.generators import countdown_rows, random_expression, sudoku_rows
 from dipod.tasks.text.grading import Grade, grade
+from dipod.tasks.text.mixtures import parse_sources, read_all
 from dipod.tasks.text.prompts import messages
 from dipod.tasks.text.references import read_reference
 from dipod.tasks.text.rewards import (
@@ -78,24 +79,25 @@ def build_subject(config: TextConfig) -> Subject:
         return _custom(config)
     name = config.name
     sources = {
-        "train": config.train_source or _usual_source(name, "train"),
-        "test": config.test_source or _usual_source(name, "test"),
+        "train": parse_sources(config.train_source or _usual_source(name, "train"), "task.train_source"),
+        "test": parse_sources(config.test_source or _usual_source(name, "test"), "task.test_source"),
     }
     makers: dict[str, Callable[[int, Split, torch.Generator], Sequence[Row]]] = {
         "countdown": partial(_make_countdown, config),
         "sudoku": lambda count, split, generator: sudoku_rows(count, generator, split=split),
     }
-    made = GENERATE in sources.values()
-    mend = "problems are made for countdown and sudoku only; give a file or a dataset"
-    require(not made or name in makers, "task.train_source", GENERATE, mend)
+    made = {split: any(source.place == GENERATE for source in several) for split, several in sources.items()}
+    for split, several in sources.items():
+        mend = "problems are made for countdown and sudoku only; give a file or a dataset"
+        require(not made[split] or name in makers, f"task.{split}_source", GENERATE, mend)
+        mend = "problems are made without end; leave the other sources out"
+        require(not made[split] or len(several) == 1, f"task.{split}_source", GENERATE, mend)
     rewards, weights = chosen_rewards(config)
     if name == "math" and (config.parser == "verify" or verified_math_correctness in rewards):
         require_symbolic()
     return Subject(
         name=name,
-        rows=lambda split: (
-            None if sources[split] == GENERATE else load_rows(name, split, sources[split], held_back=config.held_back)
-        ),
+        rows=lambda split: None if made[split] else read_all(sources[split], partial(_load, config, split)),
         make=makers.get(name),
         messages=lambda row, split: messages(name, row, "train" if split == "train" else "eval", config.shots),
         rewards=rewards,
@@ -105,6 +107,10 @@ def build_subject(config: TextConfig) -> Subject:
         reference=partial(reference_of, name),
         imitate=partial(_imitate_countdown, config) if name == "countdown" else None,
     )
+
+
+def _load(config: TextConfig, split: Split, place: str) -> Sequence[Row]:
+    return load_rows(config.name, split, place, numbers=config.numbers, held_back=config.held_back)
 
 
 def chosen_rewards(config: TextConfig) -> tuple[list[RewardFunction], list[float]]:
@@ -131,7 +137,7 @@ def chosen_rewards(config: TextConfig) -> tuple[list[RewardFunction], list[float
 
 def _usual_source(name: str, split: Split) -> str:
     """What an empty source means: the published dataset, or made problems where none is on the hub."""
-    return "" if (name, split) in PUBLISHED else GENERATE
+    return PUBLISHED.get((name, split), GENERATE)
 
 
 def reference_of(name: str, row: Row) -> Any:
@@ -144,7 +150,8 @@ def reference_of(name: str, row: Row) -> Any:
 
 
 def _make_countdown(config: TextConfig, count: int, split: Split, generator: torch.Generator) -> Sequence[Row]:
-    del split  # new problems every time; whether one was seen before is chance
+    mend = f"generated problems have 2 to 6; choose a number, or give task.{split}_source a file"
+    require(config.numbers > 0, "task.numbers", config.numbers, mend)
     return countdown_rows(count, generator, config.numbers, config.low, config.high, target_high=config.target_high)
 
 
@@ -165,16 +172,23 @@ def _custom(config: TextConfig) -> Subject:
     judges = [exact_answer]
     if config.parser == "verify":
         judges = [verify, *(f for f in (exact_answer, numeric_answer) if f in rewards)]
-    sources = {"train": config.train_source, "test": config.test_source}
-    for split, source in sources.items():
-        require(bool(source), f"task.{split}_source", source, "name a JSONL or CSV file with question and answer")
+    sources = {
+        "train": parse_sources(config.train_source, "task.train_source"),
+        "test": parse_sources(config.test_source, "task.test_source"),
+    }
+    for split, several in sources.items():
+        require(bool(several), f"task.{split}_source", "", "name a file with question and answer (.jsonl, .csv, ...)")
 
     def ask(row: Row, split: Split) -> Sequence[Mapping[str, str]]:
         del split
+        if row.get("messages") is not None:
+            conversation: Sequence[Mapping[str, str]] = row["messages"]
+            return conversation
         return [{"role": "user", "content": f"{config.instruction}\n\n{row['question']}".strip()}]
 
     def read(split: Split) -> Sequence[Row]:
-        rows = read_rows(sources[split], ("question",), split, partial(_check_references, rewards))
+        check = partial(_check_references, rewards)
+        rows = read_all(sources[split], lambda place: read_rows(place, ("question",), split, check))
         if verify in {*judges, *rewards} and any(row.get("answer") is not None for row in rows):
             require_symbolic()
         return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,47 +17,20 @@ from dipod.policies.tokens import Tokens
 from dipod.tasks.protocol import Split, Vocabulary
 from dipod.tasks.text.calling import RESERVED, Prompt, missing
 from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.mixtures import Rows, Source, places
 from dipod.tasks.text.parsers import PUBLISHED_NAMES
+from dipod.tasks.text.prompts import with_context
+from dipod.tasks.text.questions import EXAMPLES, Questions, short_question
 from dipod.tasks.text.rewards import REWARDS
 from dipod.tasks.text.rows import DataNote, Row
 from dipod.tasks.text.subject import Subject, build_subject, total_reward
 from dipod.tasks.text.tags import spoken
 
-EXAMPLES: dict[str, Row] = {
-    "gsm8k": {
-        "question": "A shelf has 4 rows of 6 books, and 5 books are lent out. How many are left?",
-        "answer": "19",
-    },
-    "math": {"question": "Find the sum of the roots of $x^2 - 7x + 10 = 0$.", "answer": "7"},
-    "custom": {"question": "What is the question?", "answer": "the answer"},
-}
-"""A problem for each task that cannot make one."""
 COUNTDOWN_WORDS = ("numbers", "target", "<answer>", "</answer>", "+", "-", "*", "/", "(", ")")
 
 
 class OverlongPrompts(DataNote):
     """Problems are left out, or cut, because their prompts are too long."""
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Problems with their prompts."""
-
-    rows: tuple[Row, ...]
-    prompts: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: slice) -> Questions:
-        return Questions(self.rows[rows], self.prompts[rows])
-
-    def repeat_interleave(self, times: int) -> Questions:
-        """Each problem ``times`` times in a row."""
-        return Questions(
-            tuple(row for row in self.rows for _ in range(times)),
-            tuple(prompt for prompt in self.prompts for _ in range(times)),
-        )
 
 
 @dataclass
@@ -78,7 +51,7 @@ class TextTask:
     subject: Subject
     notes: dict[Split, str] = field(default_factory=dict, repr=False)
     _last: tuple[Questions, Tensor, Tensor] | None = field(default=None, repr=False)
-    _rows: dict[Split, list[Row] | None] = field(default_factory=dict, repr=False)
+    _rows: dict[Split, Sequence[Row] | None] = field(default_factory=dict, repr=False)
     _kept: dict[Split, Questions | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -104,24 +77,39 @@ class TextTask:
         kept = self._file(split)
         if kept is None:
             return self._made(count, split, keyed_generator(seed, "problems", step))
-        size, wanted = len(kept), range(step * count, (step + 1) * count)
-        orders = {epoch: self._order(seed, epoch, size) for epoch in {place // size for place in wanted}}
-        places = [int(orders[place // size][place % size]) for place in wanted]
-        return Questions(tuple(kept.rows[i] for i in places), tuple(kept.prompts[i] for i in places))
+        wanted = range(step * count, (step + 1) * count)
+        weights = [source.weight for source in self._sources(split) if source.weight is not None]
+        return kept.pick(places(kept.parts or [0] * len(kept), weights, seed, wanted))
 
     def held_out(self, count: int) -> Questions:
-        """The first ``count`` test problems, or new ones that depend on the settings alone."""
+        """The first ``count`` problems of each test set, or new ones that depend on the settings alone."""
         kept = self._file("test")
-        return self._made(count, "test", keyed_generator("held out")) if kept is None else kept[:count]
+        if kept is None:
+            return self._made(count, "test", keyed_generator("held out"))
+        if not kept.parts:
+            return kept[:count]
+        return kept.pick(i for i, part in enumerate(kept.parts) if i - kept.parts.index(part) < count)
+
+    def sets(self, problems: Questions) -> list[str]:
+        """Of each problem of `held_out`, the name of its test set; nothing where there is one set."""
+        names = [source.name for source in self._sources("test")]
+        return [names[part] for part in problems.parts]
+
+    def size(self) -> int | None:
+        """How many training problems there are; None where they are made without end."""
+        kept = self._file("train")
+        return None if kept is None else len(kept)
+
+    def _sources(self, split: Split) -> Sequence[Source]:
+        """The several sources of a split; none where there is one."""
+        rows = self.rows(split)
+        return rows.sources if isinstance(rows, Rows) else ()
 
     def example(self) -> Questions:
         """A made-up problem, for showing a prompt where no data can be read."""
         if self.subject.make is not None:
             return self._made(1, "train", keyed_generator("example"))
         return self._ask([EXAMPLES[self.config.name]], "train")
-
-    def _order(self, seed: int, epoch: int, count: int) -> Tensor:
-        return torch.randperm(count, generator=keyed_generator(seed, "order", epoch))
 
     def _file(self, split: Split) -> Questions | None:
         """The problems of a file or dataset, read once; None where problems are made."""
@@ -130,7 +118,7 @@ class TextTask:
             self._kept[split] = None if rows is None else self._ask(rows, split)
         return self._kept[split]
 
-    def rows(self, split: Split) -> list[Row] | None:
+    def rows(self, split: Split) -> Sequence[Row] | None:
         """The problems of a file or dataset, every one with every column (None where it has none), read once.
 
         None where problems are made. Columns that rewards want and only the training problems have are there as well.
@@ -140,10 +128,12 @@ class TextTask:
         """
         if split not in self._rows:
             found = self.subject.rows(split)
+            if found is None and self.subject.make is not None:  # one problem shows what can be wrong with them
+                self._completed(self.subject.make(1, split, keyed_generator("example")), split)
             self._rows[split] = None if found is None else self._completed(found, split)
         return self._rows[split]
 
-    def _completed(self, rows: Sequence[Row], split: Split) -> list[Row]:
+    def _completed(self, rows: Sequence[Row], split: Split) -> Sequence[Row]:
         names = list(dict.fromkeys(name for row in rows for name in row))
         if split == "test" and missing(self.subject.rewards, names) is not None:
             names = list(dict.fromkeys([*names, *(name for row in (self.rows("train") or [])[:1] for name in row)]))
@@ -153,7 +143,8 @@ class TextTask:
         for name in sorted(set(RESERVED).intersection(names)):
             said = f"reward functions are not given the column {name!r}: they have an argument of that name"
             warnings.warn(said, DataNote, stacklevel=2)
-        return [{name: row.get(name) for name in names} for row in rows]
+        filled = [{name: row.get(name) for name in names} for row in rows]
+        return replace(rows, rows=filled) if isinstance(rows, Rows) else filled
 
     def _made(self, count: int, split: Split, generator: torch.Generator) -> Questions:
         if self.subject.make is None:
@@ -186,13 +177,20 @@ class TextTask:
             fate = "left out" if config.overlong == "drop" else "cut at their beginning"
             self.notes[split] = f"{many} than task.max_prompt ({limit} tokens) and {fate}"
             warnings.warn(self.notes[split], OverlongPrompts, stacklevel=2)
-        return Questions(tuple(dict(rows[i]) for i in kept), tuple(tuple(prompts[i][-limit:]) for i in kept))
+        parts = tuple(rows.parts[i] for i in kept) if isinstance(rows, Rows) else ()
+        return Questions(tuple(dict(rows[i]) for i in kept), tuple(tuple(prompts[i][-limit:]) for i in kept), parts)
 
     def _prompt(self, row: Row, split: Split) -> list[int]:
         prefill = self.config.prefill if split == "train" else self.config.eval_prefill
         if self.config.style == "short":
             return self.tokenizer.encode(short_question(row) + prefill)
-        return self.tokenizer.chat(self.subject.messages(row, split), prefill)
+        return self.tokenizer.chat(self._conversation(row, split), prefill)
+
+    def _conversation(self, row: Row, split: Split) -> list[dict[str, str]]:
+        """A problem as the model is asked, with the system's turn and the examples."""
+        ask, config = self.subject.messages, self.config
+        examples = [(ask({"question": question}, split), answer) for question, answer in config.examples]
+        return with_context(ask(row, split), config.system, examples)
 
     def observe(self, problems: Questions) -> Tokens:
         """The prompts, padded on the left, [B, P]."""
@@ -254,7 +252,7 @@ class TextTask:
         """A prompt as reward functions are given it."""
         form = self.config.completions
         if form == "messages" or (form == "auto" and row.get("messages") is not None):
-            return list(self.subject.messages(row, "train"))
+            return self._conversation(row, "train")
         return self.tokenizer.decode(prompt)
 
     def solved(self, problems: Questions, completion: Tensor) -> Tensor:
@@ -296,19 +294,6 @@ class TextTask:
         require(most <= length, "task.completion_length", length, f"answers need up to {most} tokens; raise it")
         ids = torch.tensor([answer + [end] * (length - len(answer)) for answer in answers])
         return self.observe(problems), *self.complete(problems, ids)
-
-
-def short_question(row: Row) -> str:
-    """A problem without instructions, for small vocabularies.
-
-    Raises:
-        UserError: it is not a Countdown or Sudoku problem.
-    """
-    if row.get("numbers") is not None:
-        return f"numbers {' '.join(map(str, row['numbers']))} target {row['target']}"
-    if row.get("puzzle") is not None:
-        return str(row["puzzle"])
-    raise UserError("task.style", "short", "countdown and sudoku have a short form; use chat")
 
 
 def _until(ids: Sequence[int], ends: Collection[int]) -> Sequence[int]:
