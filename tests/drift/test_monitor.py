@@ -9,8 +9,9 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 
-from dipod.drift import Alignment, Gap
+from dipod.drift import Alignment, Gap, Products
 from dipod.drift.monitor import Beta, Look, MonitorConfig, Spent, Watch, look, warning
 from dipod.errors import UserError
 from dipod.tightening import Adaptive, AdaptiveConfig, Initial, Off, Regularise, Tightening
@@ -24,11 +25,12 @@ def gap_of(mean: float, error: float = 0.0) -> Gap:
     return Gap(mean, "exact", -3.0, mean, mean, error, error)
 
 
-def angle(cosine: float, update: float | None = None) -> Alignment:
-    found = Alignment(cosine, math.nan, "estimate")
-    if update is not None:
-        object.__setattr__(found, "update_cosine", update)
-    return found
+def angle(cosine: float, update: float | None = None, error: float = 0.0) -> Alignment:
+    """A look at unit gradients with these cosines to the policy gradient, and one standard error of both."""
+    made = cosine if update is None else update
+    whole = torch.tensor([1.0, 1.0, cosine, 1.0, made], dtype=torch.float64)
+    noise = torch.diag(torch.tensor([0.0, 0.0, error**2, 0.0, error**2], dtype=torch.float64))
+    return Products(whole, noise, "estimate" if error else "exact").alignment()
 
 
 def watched(looks: Sequence[Look], beta: Beta = ALONE) -> list[str]:
@@ -49,7 +51,7 @@ def shaken(rng: np.random.Generator, cosine: float, noise: float) -> Alignment:
     return angle(float(np.clip(rng.normal(cosine, noise), -1, 1)))
 
 
-def rate(series: Callable[[], list[Look]], count: int = 300) -> float:
+def rate(series: Callable[[], list[Look]], count: int = 100) -> float:
     """Share of series in which anything is said."""
     return sum(any(watched(series())) for _ in range(count)) / count
 
@@ -139,7 +141,7 @@ def test_memory_is_written_as_json_and_read_again_and_an_older_one_begins_anew()
     watch = Watch()
     for i, gap in enumerate((0.5, 0.2, 3.0, 0.4)):
         watch.note(gap, 0.1, i)
-        watch.turn(angle(0.9), 0.0)
+        watch.turn(angle(0.9))
     again = Watch.of(json.loads(json.dumps(asdict(watch), allow_nan=False)))
     assert again == watch
     assert warning(again, gap_of(9.0), ALONE) == warning(watch, gap_of(9.0), ALONE) != ""
@@ -150,8 +152,22 @@ def test_a_look_says_error_and_both_cosines() -> None:
     seen = Look(gap_of(0.1, 0.02), angle(0.9, 0.5), {"monitor_entropy": 0.3})
     found = look(CONFIG, Watch(), Spent(), 0, Beta(0.4, 0.4), lambda: seen, bool)
     told = {"monitor_gap": 0.1, "monitor_gap_kind": "exact", "monitor_gap_error": 0.02, "monitor_entropy": 0.3}
-    assert found == {**told, "monitor_cosine": 0.9, "monitor_update_cosine": 0.5}
+    angles = {"monitor_cosine": 0.9, "monitor_update_cosine": 0.5, "monitor_cosine_kind": "exact"}
+    assert found == pytest.approx({**told, **angles, "monitor_drift_share": math.sqrt(0.2)})
     assert "monitor_update_cosine" not in look(CONFIG, Watch(), Spent(), 0, ALONE, lambda: seen, bool)
+
+
+def test_noisy_looks_are_pooled_also_those_that_are_below_noise_alone() -> None:
+    rng, watch, found = np.random.default_rng(0), Watch(), {}
+    for i in range(5):
+        whole = torch.from_numpy(rng.normal([1.0, 1.0, 0.9, 1.0, 0.9], 0.6))
+        seen = Products(whole, 0.36 * torch.eye(5, dtype=torch.float64), "estimate").alignment()
+        found = look(CONFIG, watch, Spent(), i, ALONE, lambda seen=seen: Look(gap_of(0.1), seen), bool)  # type: ignore[misc]
+        if i == 0:
+            assert found["monitor_cosine_kind"] == "below noise"
+            assert "monitor_cosine" not in found
+    assert found["monitor_cosine_kind"] == "estimate"
+    assert float(found["monitor_cosine"]) == pytest.approx(0.9, abs=3 * float(found["monitor_cosine_error"]))
 
 
 def test_looks_stop_where_the_budget_is_spent_and_go_on_when_there_is_room() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dipod.drift.gap import Gap
-from dipod.drift.products import Alignment
+from dipod.drift.products import Alignment, Products, angles, pooled
 from dipod.errors import at_least, require
 
 GROWTH = 3.0
@@ -27,11 +27,11 @@ INTERVAL = 1.96
 WINDOW = 3
 """Looks in a row whose median is a reference: one of them may be far off."""
 ANGLES = 5
-"""Last looks over which an angle is judged: a single one is of a few rollouts."""
+"""Last looks whose products are pooled for an angle: a single one is of a few rollouts."""
 STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}
 """97.5 % quantiles of Student's t for the mean of so many looks; fewer say nothing about an angle."""
 ESTIMATOR, UPDATE, CHANGE = "estimator", "update", "change"
-"""What the monitor remembers of angles: two cosines, and what β adds to the first to make the second."""
+"""What is judged of angles: two cosines, and what β adds to the first to make the second."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,17 @@ class Watch:
         looks: step, gap and its standard error of the last `WINDOW` looks.
         reference: what a gap is compared with, of the looks in a row whose intervals reach least far up: median gap,
             median upper end, first and last step, and how many looks; empty before the first.
-        angles: up to `ANGLES` last cosines of "estimator" and "update" and their "change", each with its error.
+        products: of the last `ANGLES` looks at gradients, as `dipod.drift.Products.numbers` has them.
     """
 
     looks: list[list[float]] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
-    angles: dict[str, list[list[float]]] = field(default_factory=dict)
+    products: list[list[float]] = field(default_factory=list)
 
     @staticmethod
     def of(saved: Mapping[str, Any]) -> Watch:
         """From what a checkpoint holds; those of versions that remembered the least of noisy looks begin anew."""
-        return Watch(**{name: saved[name] for name in ("looks", "reference", "angles") if name in saved})
+        return Watch(**{name: saved[name] for name in ("looks", "reference", "products") if name in saved})
 
     def note(self, gap: float, error: float, step: int) -> None:
         """Take in a look; one without a finite error is not remembered."""
@@ -127,36 +127,45 @@ class Watch:
             centre = statistics.median(g for _, g, _ in self.looks)
             self.reference = [centre, high, self.looks[0][0], self.looks[-1][0], len(self.looks)]
 
-    def turn(self, found: Alignment | None, beta: float) -> None:
-        """Take in the angles of a look, of which those that drowned in noise are not remembered."""
-        alone = _told(found, "cosine", "cosine_error")
-        made = _told(found, "update_cosine", "update_error") if beta else alone
-        for name, one in ((ESTIMATOR, alone), (UPDATE, made)):
-            if one is not None:
-                self._keep(name, *one)
-        if alone is not None and made is not None:
-            self._keep(CHANGE, made[0] - alone[0], math.hypot(alone[1], made[1]))
+    def turn(self, found: Alignment | None) -> Alignment | None:
+        """Take in the gradients of a look, noisy or not; returns the angle to tell: this look's where it is exact.
 
-    def _keep(self, name: str, value: float, error: float) -> None:
-        self.angles[name] = [*self.angles.get(name, []), [value, error]][-ANGLES:]
+        Else that of the last looks together, whose noise averages out.
+        """
+        if found is None or found.products is None:
+            return found
+        self.products = [*self.products, found.products.numbers()][-ANGLES:]
+        return found if found.kind == "exact" else self.pooled(self.products)
+
+    @staticmethod
+    def pooled(products: Sequence[Sequence[float]]) -> Alignment:
+        """The angle of some looks together."""
+        return pooled([Products.read(numbers) for numbers in products])
 
     def mean(self, name: str) -> tuple[float, float]:
-        """Mean over the last looks and the half width of its interval; NaN and infinity where there are too few."""
-        seen = self.angles.get(name, [])
-        if len(seen) not in STUDENT:
+        """A cosine (or their difference) over the last looks, and the half width of its interval.
+
+        The interval is the wider of two: by the noise of masks and orders, and by the jackknife over looks, which have
+        rollouts of their own. NaN and infinity where there are too few looks, or these are below noise.
+        """
+        count = len(self.products)
+        if count not in STUDENT:
             return math.nan, math.inf
-        values, errors = zip(*seen, strict=True)
-        scatter = STUDENT[len(seen)] * statistics.stdev(values) / math.sqrt(len(seen))
-        return statistics.fmean(values), max(scatter, INTERVAL * math.hypot(*errors) / len(seen))
+        value, error = _judged(self.pooled(self.products), name)
+        whole = torch.tensor(self.products, dtype=torch.float64)[:, 1:6]
+        cosine, _, update = angles(whole.sum(0) - whole).unbind(-1)
+        without = {ESTIMATOR: cosine, UPDATE: update, CHANGE: update - cosine}[name]
+        scatter = (count - 1) / math.sqrt(count) * float(without.std())
+        if not math.isfinite(value + error + scatter):
+            return math.nan, math.inf
+        return value, max(STUDENT[count] * scatter, INTERVAL * error)
 
 
-def _told(found: Alignment | None, name: str, error: str) -> tuple[float, float] | None:
-    """A cosine and its standard error, 0 if that is not known: looks scatter as well; None without a cosine."""
-    value = math.nan if found is None else float(getattr(found, name, math.nan))
-    if math.isnan(value):
-        return None
-    width = float(getattr(found, error, 0.0))
-    return value, width if math.isfinite(width) else 0.0
+def _judged(found: Alignment, name: str) -> tuple[float, float]:
+    """One of `ESTIMATOR`, `UPDATE` and `CHANGE`, with its standard error."""
+    if name == CHANGE:
+        return found.update_cosine - found.cosine, math.hypot(found.update_error, found.cosine_error)
+    return (found.cosine, found.cosine_error) if name == ESTIMATOR else (found.update_cosine, found.update_error)
 
 
 @dataclass
@@ -212,8 +221,9 @@ def look(
 
     Returns:
         ``monitor_gap``, its kind, error and ends; ``monitor_cosine`` (the bare estimator's), ``monitor_drift_share``
-        and, where β is not 0, ``monitor_update_cosine`` (the update's as made), with ``_error`` where there is one;
-        the look's other metrics; ``warning``; all as far as they could be measured.
+        and, where β is not 0, ``monitor_update_cosine`` (the update's as made), of this look where they are exact and
+        else of the last `ANGLES` together with ``_error``, and ``monitor_cosine_kind``; the look's other metrics;
+        ``warning``; all as far as they could be measured.
     """
     if not config.every or step % config.every or not agreed(spent.affordable(config.budget)):
         return {}
@@ -232,13 +242,12 @@ def look(
     }
     if gap.kind == "bracket" and gap.high is not None:
         found |= {"monitor_gap_low": gap.low, "monitor_gap_high": gap.high}
-    for of in ("cosine", "update_cosine") if beta.value else ("cosine",):
-        told = _told(seen.alignment, of, f"{of.removesuffix('_cosine')}_error")
-        if told is not None:
-            found |= {f"monitor_{of}": told[0]} | ({f"monitor_{of}_error": told[1]} if told[1] else {})
-    if seen.alignment is not None and not math.isnan(seen.alignment.drift_share):
-        found["monitor_drift_share"] = seen.alignment.drift_share
-    watch.turn(seen.alignment, beta.value)
+    angle = watch.turn(seen.alignment)
+    if angle is not None:
+        told = angle.numbers()
+        if not beta.value:
+            told = {name: value for name, value in told.items() if not name.startswith("update")}
+        found |= {f"monitor_{name}": value for name, value in told.items()}
     said = warning(watch, gap, beta)
     watch.note(gap.gap, gap.error, step)
     return found | ({"warning": said} if said else {})

@@ -123,6 +123,17 @@ class Products:
         """What this look alone says."""
         return pooled([self])
 
+    def numbers(self) -> list[float]:
+        """All of it, for a file of JSON."""
+        return [float(self.kind == "estimate"), *self.whole.tolist(), *self.covariance.flatten().tolist()]
+
+    @staticmethod
+    def read(numbers: Sequence[float]) -> Products:
+        """From what `numbers` gave."""
+        estimate, *rest = numbers
+        every = torch.tensor(rest, dtype=torch.float64)
+        return Products(every[:5], every[5:].reshape(5, 5), "estimate" if estimate else "exact")
+
 
 def pooled(looks: Sequence[Products]) -> Alignment:
     """The angle that several looks give together, from the sums of their products; errors by the delta method.
@@ -137,9 +148,9 @@ def pooled(looks: Sequence[Products]) -> Alignment:
     if bool((whole[:2] <= CLEAR * error[:2]).any()):
         nothing, noisy = math.nan, bool((error[:2] > 0).any())
         return Alignment(nothing, nothing, kind, nothing, nothing, nothing, nothing, noisy, joined)
-    slopes = torch.func.jacrev(_angles)(whole)
-    errors = torch.einsum("ij,jk,ik->i", slopes, covariance, slopes).clamp_min(0).sqrt().tolist()
-    cosine, share, update = _angles(whole).tolist()
+    slopes = _slopes(whole)
+    errors = ((slopes @ covariance) * slopes).sum(-1).clamp_min(0).sqrt().tolist()
+    cosine, share, update = angles(whole).tolist()
     cosine, update = max(-1.0, min(1.0, cosine)), max(-1.0, min(1.0, update))
     if bool(whole[3] <= CLEAR * error[3]):
         update = errors[2] = math.nan
@@ -148,11 +159,25 @@ def pooled(looks: Sequence[Products]) -> Alignment:
     return Alignment(cosine, math.sqrt(share), kind, errors[0], root, update, errors[2], False, joined)
 
 
-def _angles(products: Tensor) -> Tensor:
-    """Cosine, squared drift share and the update's cosine, [5] → [3]; noise may take them beyond their ranges."""
+def angles(products: Tensor) -> Tensor:
+    """Cosine, squared drift share and the update's cosine, [..., 5] → [..., 3]; noise may take them out of range."""
     proxy, likelihood, across, update, made = products.unbind(-1)
     share = (proxy + likelihood - 2 * across) / likelihood
     return torch.stack([across / (proxy * likelihood).sqrt(), share, made / (update * likelihood).sqrt()], -1)
+
+
+def _slopes(products: Tensor) -> Tensor:
+    """The derivatives of `angles`, [5] → [3, 5]."""
+    proxy, likelihood, across, update, made = products.tolist()
+    cosine, share = across / math.sqrt(proxy * likelihood), (proxy + likelihood - 2 * across) / likelihood
+    update = update if update > 0 else math.nan
+    turned = made / math.sqrt(update * likelihood)
+    rows = [
+        [-cosine / (2 * proxy), -cosine / (2 * likelihood), 1 / math.sqrt(proxy * likelihood), 0.0, 0.0],
+        [1 / likelihood, (1 - share) / likelihood, -2 / likelihood, 0.0, 0.0],
+        [0.0, -turned / (2 * likelihood), 0.0, -turned / (2 * update), 1 / math.sqrt(update * likelihood)],
+    ]
+    return products.new_tensor(rows)
 
 
 def blocks_of(count: int, most: int = 16) -> Tensor:
