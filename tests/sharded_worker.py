@@ -18,6 +18,7 @@ from accelerate.utils import DistributedType
 
 from dipod import runs
 from dipod.parallel import Processes, leave
+from dipod.partners import join
 from dipod.policies import head, masked
 from dipod.runs import Silent
 
@@ -44,14 +45,16 @@ def zero2(mixed_precision: str) -> Accelerator:
     return Accelerator(mixed_precision=mixed_precision, deepspeed_plugin=plugin, kwargs_handlers=[gloo])
 
 
-def start(mixed_precision: str = "no", tracker: str | None = None, folder: Path | None = None) -> Processes:
+def start(kind: str, mixed_precision: str = "no", tracker: str | None = None, folder: Path | None = None) -> Processes:
     """In place of `dipod.parallel.start`."""
     del tracker, folder
-    return Processes({"fsdp": fsdp, "zero2": zero2}[sys.argv[1]](mixed_precision))
+    join()
+    return Processes({"fsdp": fsdp, "zero2": zero2}[kind](mixed_precision))
 
 
 if __name__ == "__main__":
     few_at_a_time = partial(head.token_log_probs, chunk_values=FEW_LOGITS)
-    with patch.object(runs, "start", start), patch.object(masked, "token_log_probs", few_at_a_time):
+    begin = partial(start, sys.argv[1])
+    with patch.object(runs, "start", begin), patch.object(masked, "token_log_probs", few_at_a_time):
         runs.train(Path(sys.argv[2]), Silent())
     leave(0)

@@ -18,11 +18,11 @@ from tests.control.test_runs import TINY as CONTROL
 from tests.test_trainer import TINY as MASKED
 
 ROOT = Path(__file__).parents[1]
-RUNS: dict[str, tuple[str, dict[str, object], list[int]]] = {
-    "masked": ("sudoku", {**MASKED, "trainer.evaluate_problems": 0, "trainer.save_every": 2}, [1, 3]),
-    "control": ("track", {**CONTROL, "device": "cpu", "trainer.save_every": 2}, [0, 3]),
+RUNS: dict[str, tuple[str, dict[str, object], list[object]]] = {
+    "masked": ("sudoku", {**MASKED, "trainer.evaluate_problems": 0, "trainer.save_every": 2}, [1, 3, "metrics"]),
+    "control": ("track", {**CONTROL, "device": "cpu", "trainer.save_every": 2}, [0, 4, "checkpoint"]),
 }
-"""Recipe, settings, and the rank that is killed after which step."""
+"""Recipe, settings, and who is killed: the rank, at which step, and where."""
 
 
 def agents(plan: Path, restarts: int) -> list[tuple[int, str]]:
@@ -65,7 +65,7 @@ def test_a_killed_worker_brings_all_back_and_the_end_is_that_of_an_undisturbed_r
         for name, (recipe, settings, target) in RUNS.items():
             given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
             out = ["--out", str(tmp_path / f"{name}-{suffix}"), "--resume", "auto"]
-            kill = target if suffix == "killed" else None
+            kill = [target] if suffix == "killed" else []
             plan.append({"arguments": ["train", recipe, *given, *out], "kill": kill})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     ended = agents(tmp_path / "plan.json", restarts=3)
