@@ -23,9 +23,11 @@ DESCRIPTION = """List what can be trained and how.
   dipod recipes --fields         every setting of the recipe sudoku: its flag, value and meaning
   dipod recipes gsm8k-llada-spg --fields         likewise of another recipe; text tasks have other settings
 
-On several GPUs of one machine, with a launch file of ours (ddp, fsdp or zero2):
+On several GPUs of one machine, with a launch file of ours (ddp, fsdp or zero2), and on several machines:
 
   accelerate launch --config_file $(dipod recipes --launch ddp) -m dipod train RECIPE
+  HEAD=node-a bash $(dipod recipes --launch torchrun) RECIPE --out runs/big          (on every node)
+  sbatch $(dipod recipes --launch slurm) RECIPE --out runs/big
 """
 LAUNCH = FOLDER / "launch"
 TIGHTENINGS = "+dipod, +interleave, +initial, +adaptive or +tolerance"
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("recipe", nargs="?", help="print the settings of this recipe")
     parser.add_argument("--fields", action="store_true", help="list every setting with its meaning")
-    parser.add_argument("--launch", metavar="NAME", help="print the path of a launch file for accelerate")
+    parser.add_argument("--launch", metavar="NAME", help="print the path of a launch file: ddp, torchrun, ...")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -67,12 +69,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def launch_file(name: str) -> Path:
-    """The configuration of accelerate with this name.
+    """The configuration of accelerate, or the script, with this name.
 
     Raises:
         UserError: there is none.
     """
-    known = {path.stem: path for path in sorted(LAUNCH.glob("*.yaml"))}
+    known = {path.stem: path for path in sorted(LAUNCH.iterdir())}
     if name not in known:
         raise UserError("launch", name, f"choose one of {', '.join(known)}")
     return known[name]
