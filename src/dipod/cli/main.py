@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -128,8 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         silent = partners.fail(EXIT_BROKEN)
         if silent is None:
             return EXIT_BROKEN
-        if not partners.broke(error):
+        if "RANK" not in os.environ:
             raise
+        if not partners.broke(error):
+            traceback.print_exc()
+            return EXIT_BROKEN
         print(f"dipod: error: {partners.loss(error, silent)}", file=sys.stderr)
         return EXIT_BROKEN
     return 0
