@@ -100,6 +100,9 @@ def test_resume_auto_begins_goes_on_and_refuses_another_run(here: Path, capsys: 
     assert metrics.read_text() == before
     line = refuse(capsys, *command, "--out", "run", "--beta", "0.123")
     assert "beta = 0.123: the run in run has 1.5; give another --out" in line
+    assert "trainer.steps = 5: the run in run has 6" in refuse(capsys, *command, "--out", "run", "--trainer.steps", "5")
+    assert main([*command, "--out", "run", "--trainer.steps", "7"]) == 0, "more updates are no other run"
+    assert [row["step"] for row in read_metrics(here / "run")] == list(range(8))
     assert main(command) == main(command) == 0
     assert [path.name for path in (here / "runs").iterdir()] == ["sudoku-spg+dipod-seed0"]
 

@@ -185,19 +185,27 @@ def _begun_or_resumed(arguments: argparse.Namespace) -> tuple[Path, bool]:
         if new:
             _create(folder, config, arguments)
         else:
-            _require_same(folder, config)
+            _go_on(folder, config)
         return folder, new
 
     return by_first(decide)
 
 
-def _require_same(folder: Path, config: AnyConfig) -> None:
-    """Raise `UserError` if the run in a folder has other settings."""
+def _go_on(folder: Path, config: AnyConfig) -> None:
+    """See that the run in a folder has these settings, or has only fewer updates and is given as many.
+
+    Raises:
+        UserError: another setting.
+    """
     held, wanted = flat(runs.read_config(folder)), flat(config)
-    changed = next((field for field in wanted if wanted[field] != held.get(field)), None)
-    if changed is not None:
-        mend = f"the run in {folder} has {held.get(changed)!r}; give another --out, or the setting that it has"
-        raise UserError(changed, wanted[changed], mend)
+    longer = wanted[STEPS] > held[STEPS]
+    changed = [field for field in wanted if wanted[field] != held.get(field) and not (longer and field == STEPS)]
+    if changed:
+        mend = f"the run in {folder} has {held.get(changed[0])!r}; give another --out, or the setting that it has"
+        raise UserError(changed[0], wanted[changed[0]], mend)
+    note = extend(folder, {STEPS: wanted[STEPS]}) if longer else ""
+    if note:
+        print(f"dipod: note: {note}", file=sys.stderr)
 
 
 def _see(folder: Path) -> None:
