@@ -14,7 +14,8 @@ from dipod import __version__
 from dipod.config import RunConfig
 from dipod.protocol import LOGISTICS
 from dipod.recipes import language, load, names, overlay, parse_algorithm
-from dipod.tasks.text.rows import TASKS
+from dipod.recipes.paths import without_folders
+from dipod.tasks.text.rows import CUSTOM, TASKS
 
 MEASURED = {
     "solved_sampled": "solved, sampling (share)",
@@ -192,7 +193,7 @@ def _use(exported: Exported, config: RunConfig) -> str:
 def _flags(config: RunConfig) -> list[str] | None:
     """What `dipod eval` is to be told of the run's settings; None where it has no recipe to start from."""
     task = config.task.name if config.model.path else Path(config.recipe).stem
-    if task not in (TASKS if config.model.path else names()):
+    if task not in ((*TASKS, CUSTOM) if config.model.path else names()):
         return None
     usual = overlay(load("llada"), {"task.name": task}) if config.model.path else load(task)
     own, default = asdict(config), asdict(language(usual))
@@ -200,28 +201,27 @@ def _flags(config: RunConfig) -> list[str] | None:
     fields += [("trainer", name) for name in ("evaluate_problems", "gap_problems", "gap_paths", "exact_tokens")]
     fields += [("model", "dtype")] if config.model.path else []
     return [f"--task {task}"] + [
-        f"--{group}.{name} {shlex.quote(_spelled(own[group][name]))}"
+        f"--{group}.{name} {shlex.quote(_spelled(f'{group}.{name}', own[group][name]))}"
         for group, name in fields
         if name not in (*LOGISTICS, "name") and own[group][name] != default[group].get(name)
     ]
 
 
-def _spelled(value: Any) -> str:
-    """A value as a flag takes it; of an absolute path the last part."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
+def _spelled(field: str, value: Any) -> str:
+    """A value as a flag takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(without_folders(field, value))
 
 
 def _settings(config: RunConfig) -> str:
     """The settings as YAML; of absolute paths only the last part, as the rest is nobody's business."""
-
-    def bare(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: bare(inner) for key, inner in value.items()}
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-    return yaml.safe_dump(bare(asdict(config)), sort_keys=False)
+    tree = asdict(config)
+    bare = {
+        key: {k: without_folders(f"{key}.{k}", v) for k, v in value.items()}
+        if isinstance(value, dict)
+        else without_folders(key, value)
+        for key, value in tree.items()
+    }
+    return yaml.safe_dump(bare, sort_keys=False)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

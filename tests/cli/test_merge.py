@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dipod.cli import main
 from tests.checkpoints import write_tiny_llada
@@ -54,6 +55,46 @@ def test_a_merged_model_evaluates_as_its_run(here: Path, capsys: pytest.CaptureF
     for key in ("problems", "solved_sampled", "solved_greedy", "tokens"):
         assert merged[key] == run[key]
     assert merged["elbo"] == pytest.approx(run["elbo"], abs=1e-4)
+
+
+def test_a_merged_custom_model_is_evaluated_as_its_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the flags of its card, beside its test problems, and by the YAML file of the run."""
+    write_tiny_llada(here / "model")
+    for name in ("train", "test"):
+        rows = [{"question": f"{i} + {i}?", "answer": str(2 * i)} for i in range(3)]
+        (here / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {**TEXT, "task.name": "custom", "task.style": "chat", "task.rewards": "exact_answer, my.py:loud"}
+    settings |= {
+        "task.instruction": "Answer at once,\n'so'.",
+        "task.train_source": "train.jsonl",
+        "task.max_prompt": 99,
+    }
+    settings |= {"task.test_source": "test.jsonl", "model.path": "model", "model.dtype": "float32"}
+    (here / "my.py").write_text("def loud(prompts, completions, **columns):\n    return [0.5] * len(completions)\n")
+    nested: dict[str, object] = {"inherits": "llada"}
+    for key, value in settings.items():
+        group, _, field = key.rpartition(".")
+        inner = nested.setdefault(group, {})
+        assert isinstance(inner, dict)
+        inner[field] = value
+    (here / "mine.yaml").write_text(yaml.safe_dump({**nested.pop("", {}), **nested}))  # type: ignore[dict-item]
+    assert main(["train", "mine.yaml", "--trainer.steps", "1", "--out", "run"]) == 0
+    assert main(["merge", "run", "--out", "merged"]) == 0
+    flags = card_flags(here / "merged")
+    assert "--task.test_source" in flags
+    assert str(here) not in (here / "merged" / "README.md").read_text()
+    run = evaluated(capsys, "run")
+    for given in (flags, ["--task", "mine.yaml"]):
+        found = evaluated(capsys, "merged", *given)
+        assert found["protocol_hash"] == run["protocol_hash"]
+        assert (found["problems"], found["tokens"]) == (3, run["tokens"])
+        assert found["reward_sampled"] == run["reward_sampled"]
+        assert found["elbo"] == pytest.approx(run["elbo"], abs=1e-4)
+    (here / "train.jsonl").unlink()  # nobody trains
+    assert evaluated(capsys, "merged", *flags)["tokens"] == run["tokens"]
+    said = refuse(capsys, "eval", "merged", "--task", "customs")
+    assert "task = 'customs': choose one of gsm8k, math, countdown, sudoku, custom, a recipe, or a YAML file" in said
+    assert f"did you mean {here / 'merged'}" in refuse(capsys, "eval", str(here / "mergd"), "--task", "gsm8k")
 
 
 @pytest.mark.usefixtures("here")

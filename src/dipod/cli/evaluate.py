@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from dipod.errors import UserError, require
 from dipod.evaluation import evaluate
 from dipod.loop import Metrics
 from dipod.parallel import start
-from dipod.policies.hub import HUB_NAME
+from dipod.policies.hub import HUB_NAME, refuse_mistyped
 from dipod.policies.transformer import CONFIG_FILE
 from dipod.protocol import protocol_line
 from dipod.recipes import build_policy, build_task, control, language, load, overlay
+from dipod.recipes.settings import packaged
 from dipod.saving import restore
-from dipod.tasks.text.rows import TASKS
+from dipod.tasks.text.config import TextConfig
+from dipod.tasks.text.rows import CUSTOM, TASKS
 from dipod.tasks.text.task import TextTask
 
 NAME = "eval"
@@ -39,8 +42,10 @@ Settings are flags as in `dipod train`. What is not given comes
 
   for a run             from its config.yaml
   for a small model     from the recipe named by --task (default: sudoku)
-  for any other model   from the recipe llada, with the task named by --task: `dipod recipes llada`
+  for any other model   from the recipe llada, with the task named by --task: `dipod recipes llada`;
+                        or from the recipe or YAML file named by --task, whose model it takes the place of
 
+A task of your own: --task my.yaml, or --task custom --task.test_source my_test.jsonl with what else it needs.
 A model that `dipod merge` wrote brings no settings of its run, only weights and tokenizer. Length, steps, temperature,
 precision and the rest are those of the recipe unless flags say otherwise; the model card lists the flags of the run.
 """
@@ -49,7 +54,7 @@ precision and the rest are those of the recipe unless flags say otherwise; the m
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command; other flags are settings."""
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model's folder, or a name on the hub")
-    parser.add_argument("--task", metavar="T", help="a recipe (small models) or gsm8k, math, countdown, sudoku")
+    parser.add_argument("--task", metavar="T", help="a recipe, a YAML file, or gsm8k, math, countdown, sudoku, custom")
     parser.add_argument(
         "--problems", type=int, metavar="N", help="how many problems (episodes, for control), unless a file gives them"
     )
@@ -164,8 +169,17 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
         return language(overlay(load(task or "sudoku"), {**settings, "base": name})), None
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise UserError("model", name, f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")
+    if not folder.exists() and not settings.get("model.revision"):
+        refuse_mistyped("model", name, "for the hub's model of that name give --model.revision too")
     known = folder.exists() or HUB_NAME.fullmatch(name) is not None
     require(known, "model", name, "give the folder of a run or of a model, or a name on the hub such as owner/model")
-    require(task in TASKS, "task", task, f"choose one of {', '.join(TASKS)}")
-    given = {"task.name": task, "model.lora_rank": 0, **settings, "model.path": name}
-    return language(overlay(load("llada"), given)), None
+    given: dict[str, object] = {"model.lora_rank": 0, **settings, "base": "", "model.path": name}
+    if task in (*TASKS, CUSTOM):
+        config = language(overlay(load("llada"), {"task.name": task, **given}))
+    elif task is not None and (packaged(task) or Path(task).is_file()):
+        config = language(overlay(load(task), given))
+    else:
+        raise UserError("task", task, f"choose one of {', '.join(TASKS)}, {CUSTOM}, a recipe, or a YAML file")
+    if isinstance(config.task, TextConfig) and not config.task.train_source:  # nobody trains here
+        config = replace(config, task=replace(config.task, train_source=config.task.test_source))
+    return config, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -75,13 +76,22 @@ def verify(folder: Path) -> None:
 
 
 def by_content(config: AnyConfig) -> dict[str, str]:
-    """The settings that name files of problems, with what these hold in place of where they stand."""
+    """The settings that name files of problems or rewards, with what these hold in place of where they stand."""
     settled = settle(config)
-    found = {field: text for field, text in _texts(settled) if field in SOURCES}
-    for field, path in _files(settled):
+    found = {field: text for field, text in _texts(settled) if field in (*SOURCES, REWARDS)}
+    files = [Path(name.rpartition(":")[0].strip()) for name in found.get(REWARDS, "").split(",")]
+    code = [(REWARDS, path) for path in files if path.suffix == ".py" and path.is_file()]
+    for field, path in [*_files(settled), *code]:
         if field in found:
             found[field] = found[field].replace(str(path), f"sha256:{_digest(path)}")
     return found
+
+
+def without_folders(field: str, value: Any) -> Any:
+    """A setting that may name files, with the last part of absolute paths alone; other settings as they are."""
+    if isinstance(value, str) and field in (*SOURCES, REWARDS):
+        return re.sub(r"(^|[,=]\s*)/(?:[^,=]*/)?", r"\1", value)
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _texts(config: AnyConfig) -> Iterator[tuple[str, str]]:

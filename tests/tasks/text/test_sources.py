@@ -267,3 +267,13 @@ def test_csv_fields_may_be_quoted(tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerows([["question", "answer"], ["a, b\nand c?", "#### 5"]])
     assert load_rows("gsm8k", "test", str(tmp_path / "q.csv")) == [{"question": "a, b\nand c?", "answer": "5"}]
+
+
+def test_a_mistyped_path_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/train.jsonl").touch()
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(UserError, match="trian is not in the folder data"):
+        load_rows("gsm8k", "train", "data/trian")

@@ -9,6 +9,9 @@ from dipod.errors import Note, require
 TextTask = Literal["gsm8k", "math", "countdown", "sudoku"]
 TASKS: tuple[str, ...] = get_args(TextTask)
 
+CUSTOM = "custom"
+"""The name of a task of the user's own."""
+
 Row = dict[str, Any]
 """One problem: ``question`` and the columns that the rewards read.
 

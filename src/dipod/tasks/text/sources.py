@@ -16,6 +16,7 @@ import numpy as np
 
 from dipod.errors import UserError, require
 from dipod.extras import load_extra
+from dipod.policies.hub import refuse_mistyped
 from dipod.tasks.protocol import Split
 from dipod.tasks.sudoku import solution_grids
 from dipod.tasks.text.arithmetic import read_number
@@ -144,6 +145,7 @@ def _records(source: str, split: Split) -> Iterator[Record]:
 
 
 def _hub_records(name: str, split: Split) -> Iterator[Record]:
+    refuse_mistyped("source", name, "for the hub's dataset of that name start in another folder")
     datasets = load_extra("datasets")
     try:
         rows = datasets.load_dataset(name, CONFIGURATIONS.get(name), split=split)
