@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from dipod import checkpoints, runs
+from dipod import checkpoints, runs, saving
 from dipod.cli import main
 from dipod.files import write_json
 from dipod.parallel import Processes, leave
@@ -52,7 +52,7 @@ def run(command: Mapping[str, Any], marks: Path) -> int:
     with ExitStack() as stack:
         stack.enter_context(patch.object(Processes, "end_tracking", lambda _: None))  # it would part the processes
         stack.enter_context(patch.object(Processes, "track", track))
-        for module in (checkpoints, runs):
+        for module in (checkpoints, saving):
             stack.enter_context(patch.object(module, "write_json", write))
         if command.get("sharded"):
             stack.enter_context(patch.object(runs, "start", partial(sharded_worker.start, command["sharded"])))
