@@ -74,6 +74,9 @@ class TrainerConfig:
             come so often. 0 counts steps.
         prompts: observations per step, over all processes.
         group_size: rollouts per observation, G.
+        resample_idle: rounds at most, before an update, in which observations whose rollouts all have the same reward
+            are replaced by fresh ones; 0 for none. An update is then made of observations that are neither too easy nor
+            too hard, and β's term sees only these.
         inner_updates: gradient steps on the same rollouts, μ.
         rows_per_pass: completions, one for each corruption sample, that a pass of the network holds in memory; 0 for
             all of them. Gradients do not depend on it.
@@ -95,6 +98,7 @@ class TrainerConfig:
     epochs: float = 0.0
     prompts: int = 32
     group_size: int = 8
+    resample_idle: int = 0
     inner_updates: int = 1
     rows_per_pass: int = 0
     dropout: bool = False
@@ -114,7 +118,7 @@ class TrainerConfig:
         at_least(self, "trainer", 2, "gap_paths")
         not_negative(self, "trainer", "negative_weight", "epochs")
         at_least(self, "trainer", 0, "steps", "evaluate_every", "cosine_rollouts", "save_every", "rows_per_pass")
-        at_least(self, "trainer", 0, "evaluate_problems", "gap_problems")
+        at_least(self, "trainer", 0, "evaluate_problems", "gap_problems", "resample_idle")
         require(self.group_size >= 2, "trainer.group_size", self.group_size, "an advantage needs at least 2 rollouts")
         fits = 0 <= self.exact_tokens <= MAX_EXACT_TOKENS
         require(fits, "trainer.exact_tokens", self.exact_tokens, f"give a number from 0 to {MAX_EXACT_TOKENS}")

@@ -34,6 +34,7 @@ class TrainState:
         evaluated: the last step whose policy was evaluated; -1 before the first.
         loss: of the last update; None before the first.
         largest_weight: the largest magnitude among the trained parameters.
+        idle: updates in a row, up to the last, with more than half of the groups idle; see `dipod.idle`.
         watch: what the monitor of drift remembers.
     """
 
@@ -44,6 +45,7 @@ class TrainState:
     evaluated: int = -1
     loss: float | None = None
     largest_weight: float | None = None
+    idle: int = 0
     watch: Watch = field(default_factory=Watch)
 
 

@@ -56,4 +56,5 @@ def restore(folder: Path, trainer: Trainer | ControlTrainer) -> None:
                 raise TypeError(f"{name} in {STATE_FILE} is no number")
             setattr(state, name, value)
         state.step, state.evaluated = int(scalars["step"]), int(scalars["evaluated"])
+        state.idle = int(scalars.get("idle", 0))
         state.watch = Watch.of(scalars.get("watch", {}))

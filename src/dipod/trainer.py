@@ -10,10 +10,10 @@ Each step of `Trainer.run`:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from dipod.drift.monitor import Look, Spent
 from dipod.errors import RewardFailed, require
 from dipod.evaluation import evaluate
 from dipod.guard import blame, first_bad, gradients, weights
+from dipod.idle import idle, warning
 from dipod.loop import Loop, Metrics, TrainState
 from dipod.meter import Meter
 from dipod.noise import Noise, derive
@@ -52,6 +53,34 @@ def frozen(policy: MaskedPolicy) -> Reference:
         return without_adapters
     copy = replace(policy, network=deepcopy(policy.network).requires_grad_(False).eval())
     return lambda: nullcontext(copy)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """This process's rows of a batch.
+
+    Attributes:
+        problems: B of them.
+        ids: [B, L] completions.
+        order: [B, L], the step at which each token was revealed.
+        reward: [B].
+    """
+
+    problems: Any
+    ids: Tensor
+    order: Tensor
+    reward: Tensor
+
+    def exchange(self, places: Sequence[int], others: _Drawn) -> _Drawn:
+        """These rows with others at some places."""
+        if not places:
+            return self
+        at = torch.tensor(places, dtype=torch.int64)
+        ids, order, reward = (
+            mine.index_copy(0, at.to(mine.device), its)
+            for mine, its in ((self.ids, others.ids), (self.order, others.order), (self.reward, others.reward))
+        )
+        return _Drawn(self.problems.exchange(places, others.problems), ids, order, reward)
 
 
 class Trainer(Loop[TrainerConfig]):
@@ -147,13 +176,17 @@ class Trainer(Loop[TrainerConfig]):
             metrics |= {"distillation_steps": len(history), "distillation_gain": history[-1] - history[0]}
             rows += self._rows(self.updater.bounding.samples, len(history))
         started = time.perf_counter()
-        rollouts = self.collect("rollout")
+        first = self._draw(derive(self.seed, "rollout"))
+        drawn, again = self._resample(first)
+        rollouts = self._rollouts(drawn)
         metrics["seconds_rollout"] = time.perf_counter() - started
         self.intact = False
-        reward = self.processes.gather(rollouts.reward)
-        metrics |= {"reward": float(reward.double().mean()), "reward_std": float(reward.double().std())}
-        groups = reward.view(-1, self.config.group_size)
-        metrics["idle_groups"] = float((groups == groups[:, :1]).all(-1).double().mean())
+        reward = self.processes.gather(first.reward)  # before any group was replaced: what the policy earns
+        mean = float(reward.double().mean())
+        metrics |= {"reward": mean, "reward_std": float(reward.double().std()), **self._idle(rollouts, mean)}
+        if self.config.resample_idle:
+            metrics["resampled_groups"] = again
+            rows += self._rows(0, 0) * again // self.config.prompts
         prints = self.processes.gather(rollouts.fingerprint).view(-1, self.config.group_size)
         metrics["unique_share"] = unique_share(prints.tolist())
         if self.tightening.wants_gap(state.step):
@@ -183,31 +216,66 @@ class Trainer(Loop[TrainerConfig]):
 
     def collect(self, purpose: str) -> Rollouts:
         """Draw observations, G actions for each from the current policy, and their advantages: this process's share."""
-        config, seed = self.config, derive(self.seed, purpose)
-        problems = self.task.draw(config.prompts, "train", seed, self.state.step)
-        mine = problems.repeat_interleave(config.group_size)[self.share]
-        index = torch.arange(config.prompts * config.group_size)[self.share]
+        return self._rollouts(self._draw(derive(self.seed, purpose)))
+
+    def _draw(self, seed: int, places: Sequence[int] | None = None) -> _Drawn:
+        """Problems of this step and a completion for each row of this process; of some rows only, if they are given."""
+        config, group = self.config, self.config.group_size
+        problems = self.task.draw(config.prompts, "train", seed, self.state.step).repeat_interleave(group)[self.share]
+        index = torch.arange(config.prompts * group)[self.share]
+        if places is not None:
+            problems, index = problems.pick(places), index[torch.tensor(places, dtype=torch.int64)]
+            if not places:  # nothing to decode, but the others may have
+                width = self.task.completion_length
+                none = torch.zeros(0, width, dtype=torch.int64)
+                return _Drawn(problems, none, none, self.processes.together(lambda: torch.zeros(0)))
         device = self.processes.device
-        observation = self.task.observe(mine).to(device)
         noise = Noise.keyed(seed, self.state.step, examples=index.tolist(), device=device)
-        blank = self.task.blank(mine).to(device)
+        observation, blank = self.task.observe(problems).to(device), self.task.blank(problems).to(device)
         sample = self.policy.sample(observation, blank, self.settings.sampler, noise, self.task.eos_id)
         ids = sample.ids.cpu()
-        action, counted = self.task.complete(mine, ids)
-        own = self.processes.together(partial(self._rewards, mine, ids))
-        reward = self.processes.gather(own)
-        advantage = self.algorithm.baseline(reward.view(-1, config.group_size))
+        return _Drawn(problems, ids, sample.order, self.processes.together(partial(self._rewards, problems, ids)))
+
+    def _resample(self, drawn: _Drawn) -> tuple[_Drawn, int]:
+        """Put fresh problems in the place of those whose group is idle, round by round; and how many groups that were.
+
+        A round has an order of problems and noise of its own; a row keeps its place in the batch.
+        """
+        size, replaced = self.config.group_size, 0
+        for turn in range(self.config.resample_idle):
+            groups = idle(self.processes.gather(drawn.reward), size)
+            if not bool(groups.any()):
+                break
+            replaced += int(groups.sum())
+            places = groups.repeat_interleave(size)[self.share].nonzero()[:, 0].tolist()
+            drawn = drawn.exchange(places, self._draw(derive(self.seed, "resample", turn), places))
+        return drawn, replaced
+
+    def _idle(self, rollouts: Rollouts, reward: float) -> Metrics:
+        """The share of idle groups in a batch, with a warning where that has been most of them for long."""
+        share = float(idle(self.processes.gather(rollouts.reward), self.config.group_size).double().mean())
+        self.state.idle = self.state.idle + 1 if share > 0.5 else 0
+        said = warning(self.state.idle, reward)
+        return {"idle_groups": share} | ({"idle_warning": said} if said else {})
+
+    def _rollouts(self, drawn: _Drawn) -> Rollouts:
+        """What was drawn, with advantages, on this process's device."""
+        config, device = self.config, self.processes.device
+        observation = self.task.observe(drawn.problems).to(device)
+        action, counted = self.task.complete(drawn.problems, drawn.ids)
+        reward = self.processes.gather(drawn.reward).view(-1, config.group_size)
+        advantage = self.algorithm.baseline(reward)
         if config.scale_advantages and self.algorithm.scaled:
-            advantage = scale_by_std(advantage, reward.view(-1, config.group_size), config.scale_std == "sample")
+            advantage = scale_by_std(advantage, reward, config.scale_std == "sample")
         advantage = weigh_negatives(advantage, config.negative_weight)
         return Rollouts(
             observation,
             action.to(device),
             counted.to(device),
-            own.to(device),
+            drawn.reward.to(device),
             advantage.flatten()[self.share].to(device),
-            index,
-            sample.order,
+            torch.arange(config.prompts * config.group_size)[self.share],
+            drawn.order,
         )
 
     def _rewards(self, problems: Any, ids: Tensor) -> Tensor:

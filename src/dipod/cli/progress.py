@@ -54,6 +54,9 @@ class Display:
             line = f"step {metrics['step']:>5}  {facts(self.latest, evaluation=True)}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
+        if "idle_warning" in metrics:
+            line = f"step {metrics['step']:>5}  rewards: {metrics['idle_warning']}"
+            self.console.print(line, highlight=False, soft_wrap=True, style="yellow")
         if "monitor_gap" in metrics:
             if "warning" in metrics and not self.warned:
                 line = f"step {metrics['step']:>5}  drift: {metrics['warning']}"

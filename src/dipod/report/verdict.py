@@ -26,7 +26,7 @@ class Verdict:
         gap: the last one in nats, the median over seeds; None if none was measured.
         when: it was measured: "at the end", or before.
         sentences: in the order in which they are read.
-        warnings: seed, update and words of each that the monitor raised.
+        warnings: seed, update and words of each that the monitor raised, or that idle groups did.
     """
 
     label: str
@@ -42,7 +42,8 @@ def judge(label: str, group: Sequence[Run]) -> Verdict:
     key = "gap" if any(run.last("gap") is not None for run in group) else "monitor_gap"
     bound = [gap_sentence(group, key), variety(group), *direction(group), looks_sentence(group)]
     sentences = [_learned(group), *bound, *_troubles(group)]
-    warnings = [(run.config.seed, step, text) for run in group for step, text in run.words("warning")]
+    said = [(run, words) for run in group for words in (*run.words("warning"), *run.words("idle_warning"))]
+    warnings = [(run.config.seed, step, text) for run, (step, text) in said]
     told = tuple(s for s in sentences if s)
     return Verdict(label, movement(group, key), middle(group, key), at_last(group, key), told, tuple(warnings))
 

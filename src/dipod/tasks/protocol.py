@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -38,6 +39,14 @@ class Problems(Protocol):
 
     def repeat_interleave(self, times: int) -> Problems:
         """Each problem ``times`` times in a row."""
+        ...
+
+    def pick(self, places: Sequence[int]) -> Problems:
+        """The problems at some places, in that order."""
+        ...
+
+    def exchange(self, places: Sequence[int], others: Any) -> Problems:
+        """These problems with others of the same task, as many as ``places``, at some places."""
         ...
 
 

@@ -6,6 +6,7 @@ Grids are [16] rows of digits 1-4 in reading order; 0 is an empty cell. A puzzle
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -76,6 +77,17 @@ class Puzzles:
     def repeat_interleave(self, times: int) -> Puzzles:
         """Each puzzle ``times`` times in a row."""
         return Puzzles(self.grids.repeat_interleave(times, 0), self.solutions.repeat_interleave(times, 0))
+
+    def pick(self, places: Sequence[int]) -> Puzzles:
+        """The puzzles at some places, in that order."""
+        return self[torch.tensor(places, dtype=torch.int64)]
+
+    def exchange(self, places: Sequence[int], others: Puzzles) -> Puzzles:
+        """These puzzles with others at some places."""
+        grids, solutions = self.grids.clone(), self.solutions.clone()
+        at = torch.tensor(places, dtype=torch.int64)
+        grids[at], solutions[at] = others.grids, others.solutions
+        return Puzzles(grids, solutions)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dipod.errors import UserError
@@ -44,6 +44,14 @@ class Questions:
         chosen = tuple(places)
         parts = tuple(self.parts[i] for i in chosen) if self.parts else ()
         return Questions(tuple(self.rows[i] for i in chosen), tuple(self.prompts[i] for i in chosen), parts)
+
+    def exchange(self, places: Sequence[int], others: Questions) -> Questions:
+        """These problems with others at some places."""
+        both = Questions(self.rows + others.rows, self.prompts + others.prompts, self.parts + others.parts)
+        order = list(range(len(self)))
+        for new, place in enumerate(places, start=len(self)):
+            order[place] = new
+        return both.pick(order)
 
     def repeat_interleave(self, times: int) -> Questions:
         """Each problem ``times`` times in a row."""
