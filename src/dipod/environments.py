@@ -69,7 +69,7 @@ def configure(environment: Any, settings: Mapping[str, Any] | None = None, recip
         UserError: an environment that cannot be found again, or settings that are refused.
     """
     name, arguments = _found_again(environment)
-    own = {"task.name": name, **({"task.arguments": arguments} if arguments else {})}
+    own = {"recipe": name.rpartition(":")[2], "task.name": name, **({"task.arguments": arguments} if arguments else {})}
     return overlay(load(recipe), {**own, **(settings or {})})
 
 

@@ -16,6 +16,7 @@ from dipod.motions.motion import Motion, load_motion, save_motion
 from tests.motions.robots import frames, write_csv, write_g1
 
 pytest.importorskip("mujoco")
+pytestmark = pytest.mark.filterwarnings("ignore:.*lowest part of the robot:dipod.errors.Note")  # its legs are sticks
 
 
 @pytest.fixture
@@ -111,6 +112,10 @@ def test_without_mjlab_the_model_must_be_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(g1, "find_spec", lambda _: None)
+    write_csv(Path("cm.csv"), replace(frames(61, 29), position=100 * frames(61, 29).position))
+    for file, complaint in (("cm.csv", "looks like centimetres"), ("wxyz.csv", "cannot be read")):
+        assert main(["motion", "convert", file]) == 2
+        assert complaint in capsys.readouterr().err  # said before anyone installs 2.3 GB
     assert main(["motion", "convert", "dance.csv"]) == 2
     assert 'pip install "dipod[mjlab]", or give its MuJoCo model with --model' in capsys.readouterr().err
 

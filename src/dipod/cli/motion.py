@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-from dipod.errors import UserError, require
+from dipod.errors import Note, UserError, require
 from dipod.motions import sources
-from dipod.motions.checks import Allowed, check_frames
+from dipod.motions.checks import Allowed, check_frames, check_without_model, doubt
 from dipod.motions.convert import convert
 from dipod.motions.frames import QuaternionOrder, read_frames
 from dipod.motions.g1 import JOINTS, model_path
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--lines", default="", metavar="FIRST:LAST", help="these lines alone")
     making.add_argument("--quaternion", choices=("xyzw", "wxyz"), help="of columns 4 to 7 (default: xyzw, checked)")
     making.add_argument("--allow-limits", action="store_true", help="keep angles beyond the joints' limits")
+    making.add_argument("--allow-units", action="store_true", help="keep heights and angles that look like other units")
     making.add_argument("--allow-jumps", action="store_true", help="keep jumps between frames")
     checking = actions.add_parser("check", help="is a motion file as mjlab reads it?", allow_abbrev=False)
     checking.add_argument("file", type=Path, metavar="F.npz", help="the motion")
@@ -63,10 +65,14 @@ def _convert(arguments: argparse.Namespace) -> None:
     require(out.suffix == ".npz", "out", str(out), "give a name that ends in .npz")
     quaternion: QuaternionOrder = arguments.quaternion or "xyzw"
     frames = read_frames(arguments.file, len(JOINTS), arguments.fps, quaternion, arguments.lines)
-    skeleton = _skeleton(arguments)
-    allowed = Allowed(arguments.allow_limits, arguments.allow_jumps, bool(arguments.quaternion))
+    allowed = Allowed(arguments.allow_limits, arguments.allow_jumps, bool(arguments.quaternion), arguments.allow_units)
     first = int(arguments.lines.partition(":")[0] or 1)
+    check_without_model(frames, JOINTS, allowed, first)
+    skeleton = _skeleton(arguments)
     beyond = check_frames(frames, skeleton, allowed, first)
+    said = doubt(frames, skeleton)
+    if said is not None:
+        warnings.warn(Note(f"{arguments.file}: {said}"), stacklevel=2)
     made = convert(frames, skeleton)
     save_motion(out, made.motion)
     result = {

@@ -20,6 +20,21 @@ JOINTS = (
 STANDING = 0.6
 """Height of the pelvis in m above which the robot stands on its feet; it is 0.79 with straight legs."""
 
+HEIGHTS = (0.2, 1.6)
+"""Median height of the pelvis in m over a motion on a floor, lying ones aside; LAFAN1's are 0.68 to 0.77."""
+
+
+def other_orders() -> dict[str, tuple[int, ...]]:
+    """Orders that the joints have elsewhere: which of `JOINTS` each column is."""
+    legs, waist, arms = tuple(range(12)), tuple(range(12, 15)), tuple(range(15, 29))
+    return {
+        "alphabetical order": tuple(sorted(range(len(JOINTS)), key=lambda i: JOINTS[i])),
+        "an order with arms before legs": (*arms, *legs, *waist),
+        "an order with the waist last": (*legs, *arms, *waist),
+        "an order with right before left": (*legs[6:], *legs[:6], *waist, *arms[7:], *arms[:7]),
+    }
+
+
 _MODEL = Path("asset_zoo/robots/unitree_g1/xmls/g1.xml")
 
 
