@@ -2,6 +2,8 @@
 
     python benchmarks/kills.py                    (50 kills of each; --what train, --what compare for one of them)
 
+Started again with another --seed, results are added to the file.
+
 Every other kill is SIGKILL, the others SIGHUP. Killed compare is started again at once, or after its cells are gone,
 by turns. At the end checkpoints, completions and metrics (without times) must be those of the undisturbed runs, no
 process may be left, and no half-written file.
@@ -170,13 +172,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "kills-cpu.json")
     arguments = parser.parse_args()
-    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    result = {**kept, **provenance("kills.py", "cpu"), "settings": {**SETTINGS, "steps": arguments.steps}}
+    rows: dict[str, Any] = json.loads(arguments.out.read_text())["results"] if arguments.out.exists() else {}
     for what in arguments.what:
         with TemporaryDirectory() as folder:
             settings = arguments.kills, arguments.steps, arguments.longest, arguments.seed
-            result[what] = measure(what, Path(folder), *settings)
-        print(json.dumps({what: result[what]}, indent=2))
+            found = measure(what, Path(folder), *settings)
+        rows[f"{what}, seed {arguments.seed}"] = {"steps": arguments.steps, "longest": arguments.longest, **found}
+        print(json.dumps(found, indent=2))
+        result = {**provenance("kills.py", "cpu"), "settings": SETTINGS, "results": rows}
         write_json(make_folder(arguments.out.parent) / arguments.out.name, result)
 
 

@@ -149,3 +149,11 @@ def test_monitor(tmp_path: Path) -> None:
     for row in found["results"]:
         assert row["looks"] == 1
         assert 0 < row["share"] < 1
+
+
+def test_kills(tmp_path: Path) -> None:
+    """One kill: whether all comes back is `tests/test_compare.py`'s and the benchmark's own."""
+    found = result(tmp_path, "kills.py", "--what", "train", "--kills", "1", "--steps", "2", "--longest", "1")
+    (row,) = found["results"].values()
+    assert row["kills"] == {"SIGKILL": 1}
+    assert (row["runs_compared"], row["runs_that_differ"], row["left_alive"], row["half_written"]) == (1, 0, 0, 0)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dipod.files import ASIDE, alive, host, remove_folder, replacing, replacing_folder, sweep, write_text
+from dipod.errors import UserError
+from dipod.files import ASIDE, alive, host, read_object, remove_folder, replacing, replacing_folder, sweep, write_text
 
 
 def dead() -> int:
@@ -68,3 +69,15 @@ def test_a_folder_is_gone_or_whole(tmp_path: Path) -> None:
     remove_folder(tmp_path / "a")
     remove_folder(tmp_path / "a")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"{", "not JSON"), (b"\xff", "not JSON"), (b"[1]", "holds no object"), (None, "No such file")],
+)
+def test_an_object_or_one_line(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    path = tmp_path / "kept.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"kept\.json = .*{complaint}.*; delete it"):
+        read_object(path, "delete it")

@@ -9,6 +9,7 @@ changes what a base is gets bases of its own, ``OUT/bases/model.width=32/seed-S`
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ from dipod.report.panels import at_equal_cost, cost_panels
 from dipod.stopping import Interrupted, Lifeline, stop_requests
 
 POLL_SECONDS = 0.5
+DISK_FULL = 1 << 16
+"""Bytes: with less room a cell may not have been able to say what is wrong."""
 NOT_VARIED = {
     "algorithm": "give --algorithms A,B,...",
     "seed": "give --seeds N,N,...",
@@ -290,7 +293,10 @@ def _complaint(cell: Cell) -> str:
             "; was memory short?" if status == -signal.SIGKILL else ""
         )
     lines = (cell.folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "without a word"
+    if not lines:
+        full = shutil.disk_usage(cell.folder).free < DISK_FULL
+        return "without a word" + ("; the disk is full" if full else "")
+    return lines[-1].removeprefix("dipod: error: ")
 
 
 def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dipod.errors import UserError
 
@@ -138,6 +139,26 @@ def alive(pid: int) -> bool:
 def write_json(path: Path, value: object) -> None:
     """Replace ``path`` by the JSON of ``value`` atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_object(path: Path, mend: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        mend: what to do if it is damaged.
+
+    Raises:
+        UserError: it cannot be read, or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not JSON"
+        raise UserError(path.name, str(path), f"it cannot be read ({reason}); {mend}") from error
+    if not isinstance(found, dict):
+        raise UserError(path.name, str(path), f"it holds no object; {mend}")
+    return found
 
 
 def make_folder(path: Path, field: str = "out") -> Path:

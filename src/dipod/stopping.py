@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +23,7 @@ class Interrupted(Exception):  # noqa: N818 - an order obeyed, not an error
 def stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP (a closed terminal) instead of dying of them; a second SIGINT interrupts.
 
-    What was ignored stays ignored: ``nohup``.
+    A SIGHUP that was ignored stays ignored: ``nohup``.
     """
     received: list[int] = []
 
@@ -36,7 +36,8 @@ def stop_requests() -> Iterator[list[int]]:
         received.append(number)
 
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    caught = [number for number, handler in previous.items() if handler is not signal.SIG_IGN]
+    hangup = getattr(signal, "SIGHUP", None)
+    caught = [number for number in SIGNALS if number != hangup or previous[number] is not signal.SIG_IGN]
     for number in caught:
         signal.signal(number, note)
     try:
@@ -48,11 +49,11 @@ def stop_requests() -> Iterator[list[int]]:
 
 def _leave_terminal() -> None:
     """Writing to a terminal that is gone is an error, which must not come before the work is saved."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            if stream.isatty():
+    for descriptor in range(3):  # of the standard streams; a terminal that is gone no longer says that it is one
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
                 nowhere = os.open(os.devnull, os.O_RDWR)
-                os.dup2(nowhere, stream.fileno())
+                os.dup2(nowhere, descriptor)
                 os.close(nowhere)
 
 

@@ -16,6 +16,7 @@ from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.evaluation import evaluate
+from dipod.files import read_object
 from dipod.loop import Metrics
 from dipod.parallel import start
 from dipod.policies.hub import HUB_NAME, refuse_mistyped
@@ -165,7 +166,7 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
         chosen = settings if task is None else {"task.name": task, **settings}
         own = {} if config.model.path else {"base": str(latest)}
         return language(overlay(config, {**chosen, **own})), latest
-    if (folder / CONFIG_FILE).is_file() and "axes" in json.loads((folder / CONFIG_FILE).read_text()):
+    if (folder / CONFIG_FILE).is_file() and "axes" in read_object(folder / CONFIG_FILE, "give another model"):
         return language(overlay(load(task or "sudoku"), {**settings, "base": name})), None
     if folder.exists() and not (folder / CONFIG_FILE).is_file():
         raise UserError("model", name, f"neither a run ({runs.CONFIG}) nor a model ({CONFIG_FILE}) there")

@@ -20,7 +20,7 @@ from dipod.cli import terminal
 from dipod.config import RunConfig
 from dipod.decoders import NAMED, Decoder, Plan, parse_decoder, plan, usual_decoders
 from dipod.errors import UserError, require
-from dipod.files import make_folder, write_json
+from dipod.files import make_folder, read_object, write_json
 from dipod.flexibility import Flexibility, Row, measure
 from dipod.parallel import start
 from dipod.policies.masked import MaskedPolicy
@@ -124,14 +124,17 @@ def run(arguments: argparse.Namespace) -> None:
     console.print(cost, highlight=False)
     measured: list[Flexibility] = []
     kept = None if arguments.out is None else arguments.out / KEPT
-    before = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    before = read_object(kept, "delete it to measure anew") if kept is not None and kept.exists() else {}
     with _bar(console) as bar:
         work = bar.add_task("", total=total)
         for one, (trained, rows) in zip(candidates, plans, strict=True):
             bar.update(work, description=f"{one.name}, seed {one.run.config.seed}")
             key = _key(one, rows, arguments)
             if key in before:
-                done = [Row(**row) for row in before[key]]
+                try:
+                    done = [Row(**row) for row in before[key]]
+                except TypeError as error:
+                    raise UserError(KEPT, str(kept), "it is damaged; delete it to measure anew") from error
                 bar.advance(work, sum(row.forward_rows(task.completion_length, len(problems)) for row in rows))
             else:
                 advance = partial(bar.advance, work)
