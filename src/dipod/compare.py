@@ -21,7 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dipod import __version__, runs
+from dipod import __version__, runs, stopping
 from dipod.config import RunConfig
 from dipod.errors import UserError, require
 from dipod.files import make_folder, sweep, write_json
@@ -255,7 +255,7 @@ def _start(cell: Cell, descriptors: Sequence[int], environment: Mapping[str, str
 
 def command(cell: Cell) -> list[str]:
     """What brings a cell to its end."""
-    return [sys.executable, "-m", "dipod", "train", "--resume", str(cell.folder), "--json"]
+    return [sys.executable, "-P", stopping.__file__, "train", "--resume", str(cell.folder), "--json"]
 
 
 def _ended(cell: Cell) -> bool:

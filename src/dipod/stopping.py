@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,3 +95,11 @@ def follow() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+if __name__ == "__main__":  # a cell: it follows before it imports anything that takes long
+    follow()
+    sys.path.insert(0, os.getcwd())
+    from dipod.cli import entry
+
+    entry()
