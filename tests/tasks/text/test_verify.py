@@ -84,6 +84,19 @@ x>2 == 2<x | (2,\infty)
 2516_8 != 2516_9
 \begin{pmatrix}1\\2\end{pmatrix} == \begin{pmatrix} 1 \\ 2.0 \end{pmatrix} | \begin{bmatrix}1\\2\end{bmatrix}
 \begin{pmatrix}1\\2\end{pmatrix} != \begin{pmatrix} 1 & 2 \end{pmatrix} | \begin{pmatrix}2\\1\end{pmatrix}
+\emptyset == \varnothing | \{\} | ∅
+\mathbb{R} == (-\infty,\infty) | ℝ
+\frac{1}{6} == 0.1\overline{6}
+\frac{1}{6} != 0.16 | 0.1\overline{7}
+(x,y)=(2,3) == (2,3)
+(x,y)=(2,3) != (3,2)
+\{1,2,3\} == \{1,3\}\cup\{2,3\}
+\frac{3}{2} == 3:2
+1331 and 1728 == 1728, 1331
+1331 and 1728 != 1728
+10 != 4 10/3
+10^6 == 1,000,000 | 1\,000\,000
+8\pi == 8\pi\text{ cm}^2 | 8\pi cm
 3\cdot 10^5 == 3 \times 10^5 | 300000 | 3e5
 """
 GSM8K = r"""

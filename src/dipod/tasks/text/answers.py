@@ -21,7 +21,8 @@ MAX_ITEMS = 20
 """Items of a list that is compared in any order."""
 
 _ASSIGNED = re.compile(
-    r"\s*(?:[A-Za-z]|\\[a-z]+(?<!\\frac)(?<!\\sqrt))(?:_(?:\{\w+\}|\w)|')?(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?\s*(?:=|\\in(?![a-z]))\s*"
+    r"\s*(?:\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)|m? ?\\angle ?[A-Z]{1,3}"
+    r"|[A-Za-z]|\\[a-z]+(?<!\\frac)(?<!\\sqrt))(?:_(?:\{\w+\}|\w)|')?(?:\^\{-1\})?(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?\s*(?:=|\\in(?![a-z]))\s*"
 )
 _JOIN = re.compile(
     r"(?:,\s*)?(?:\\text\{\s*(?:,\s*)?(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*", re.IGNORECASE
@@ -34,6 +35,8 @@ _SUBSCRIPT = re.compile(r"([0-9A-F]+)_\{?([0-9]+)\}?")
 _RELATION = re.compile(r"[<>]|\\[lg]e(?![a-z])")
 _MATRIX = re.compile(r"\\begin\{([pbvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _TRAILING_UNIT = re.compile(r"(?<=[0-9A-Za-z})])\s*(?:\\text\{[^{}]*\}(?:\^\{?[0-9]\}?)?|\^\\circ)\s*\Z")
+_BARE_UNIT = re.compile(r"(?<=[0-9A-Za-z})]) (?:cm|mm|km|ft|in|kg|mph|units|inches|feet|meters)(?:\^\{?[0-9]\}?)?\Z")
+_RATIO = re.compile(r"([0-9]{1,9}) ?: ?([1-9][0-9]{0,8})")
 _FUNCTIONS = re.compile(
     r"(?<![A-Za-z\\])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|infty|infinity|theta)(?![A-Za-z])"
 )
@@ -95,14 +98,17 @@ def same_spelled(a: str, r: str, decide: Decide, deep: int = 0) -> bool:
     words = _words(r)
     if words is not None:
         return words == _words(a)
-    wanted = read_quantity(r)
+    a, r = _unassigned(a, r), _unassigned(r, a)
+    if (_RATIO.fullmatch(a) is None) != (_RATIO.fullmatch(r) is None):
+        a, r = (_RATIO.sub(r"\\frac{\1}{\2}", text) if _RATIO.fullmatch(text) else text for text in (a, r))
+    wanted, given = read_quantity(r), read_quantity(a)
     if wanted is not None:
-        given = read_quantity(_unassigned(a, r)) or only_quantity(a)
+        given = given or only_quantity(a)
         if given is not None:
             return given.same(wanted)
-    a, r = _unassigned(a, r), _unassigned(r, a)
     if deep > 4:
         return False
+    a, r = given.latex() if given else _out_of_parentheses(a), wanted.latex() if wanted else _out_of_parentheses(r)
     given_parts, wanted_parts = _structure(a), _structure(r)
     related = any(not parts.items and _RELATION.search(text) for parts, text in ((given_parts, a), (wanted_parts, r)))
     if (wanted_parts.items or given_parts.items) and not related:
@@ -163,6 +169,10 @@ def _structure(text: str) -> _Parts:
     joined = _JOIN.sub(", ", text)
     unions = _split(joined, {"\\cup"})
     if len(unions) > 1:
+        sets = [_inside(part) for part in unions]
+        if all(found and found[0] == "\\{" for found in sets):
+            members = dict.fromkeys(squeeze(x) for found in sets if found for x in _split(found[1], {",", ";"}))
+            return _Parts("\\{", "\\}", tuple(members))
         return _Parts("\\cup", "", unions)
     inner = _inside(joined)
     if inner is None:
@@ -205,6 +215,14 @@ def _inside(text: str) -> tuple[str, str, str] | None:
     return None
 
 
+def _out_of_parentheses(text: str) -> str:
+    """A text without parentheses around it, unless what they hold is a tuple."""
+    inner = _inside(text)
+    if inner is None or inner[0] + inner[2] != "()" or len(_split(inner[1], {",", ";"})) > 1:
+        return text
+    return inner[1].strip()
+
+
 def _both_signs(text: str) -> Iterator[str]:
     r"""``a \pm b`` as its two values."""
     if text.count("\\pm") == 1:
@@ -244,7 +262,7 @@ def _same_scalar(a: str, r: str, decide: Decide) -> bool:
             and wanted[1] == (given[1] if given else squeeze(a))
             and (given is None or given[2] == wanted[2])
         )
-    a, r = (_for_sympy(_TRAILING_UNIT.sub("", text)) for text in (a, r))
+    a, r = (_for_sympy(_BARE_UNIT.sub("", _TRAILING_UNIT.sub("", text))) for text in (a, r))
     return _sendable(a) and _sendable(r) and decide(a, r)
 
 

@@ -26,6 +26,7 @@ _NUMBER = re.compile(
     rf")"
 )
 _RUN = re.compile(r"[0-9][0-9.,:/]*")
+_REPEATING = re.compile(r"([+-]?) ?([0-9]{0,9})\.([0-9]{0,9})\\overline\{([0-9]{1,9})\}")
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent)\s*\}|per ?cent\b|percentage points?\b|pct\b)\s*", re.IGNORECASE
 )
@@ -78,6 +79,13 @@ class Quantity:
     places: int = 0
     digits: int = 0
 
+    def latex(self) -> str:
+        """The number alone, in LaTeX."""
+        value = self.value / 100 if self.percent else self.value
+        if value.denominator == 1:
+            return str(value.numerator)
+        return f"{'-' if value < 0 else ''}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
+
     def same(self, reference: Quantity) -> bool:
         """Whether it is another, with or without the percent sign and the unit, but not with another unit.
 
@@ -101,6 +109,9 @@ def read_quantity(text: str) -> Quantity | None:
         text: spelled as in `dipod.tasks.text.spelling`.
     """
     text = _out_of_parentheses(text)
+    repeating = _REPEATING.match(text)
+    if repeating:
+        return _with_unit(_repeated(*repeating.groups()), text[repeating.end() :])
     found = _NUMBER.match(text)
     if found is None or len(found[0]) > 3 * MAX_DIGITS:
         return None
@@ -128,6 +139,13 @@ def only_quantity(text: str) -> Quantity | None:
 def spelled_quantity(text: str) -> Quantity | None:
     """`read_quantity` of an answer as a model wrote it."""
     return read_quantity(bare(spell(bare(text))))
+
+
+def _repeated(sign: str, whole: str, start: str, period: str) -> Quantity:
+    r"""The value of ``0.1\overline{6}``."""
+    once, twice = int(f"{whole}{start}" or 0), int(f"{whole}{start}{period}")
+    value = Fraction(twice - once, 10 ** len(start) * (10 ** len(period) - 1))
+    return Quantity(-value if sign == "-" else value)
 
 
 def _value(found: re.Match[str]) -> Quantity | None:

@@ -41,6 +41,7 @@ _SIGNS = {
     "°": "^\\circ ",
     "º": "^\\circ ",
     "√": "sqrt",
+    "ℝ": "\\mathbb{R}",
     "’": "'",
 }
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -56,6 +57,8 @@ _RESPELLINGS = (
     (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
     (re.compile(r"\\(?:lbrace)(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\mathbb\{R\}"), r"(-\\infty ,\\infty )"),
+    (re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"\\(?:mathrm|mathbf|mathit|mathbb|operatorname)\{([A-Za-z])\}"), r"\1"),
     (re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)|mathrm|mathbf|mathit|mbox|textnormal|emph|mathsf)(?=\{)"), r"\\text"),
     (re.compile(r"\^\{\\circ\}|\^\\circ|\\degree(?![A-Za-z])"), r"^\\circ "),
@@ -104,11 +107,12 @@ def bare(text: str) -> str:
         text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
         for start, end in _PAIRS:
             inside = text[len(start) : -len(end)]
+            plain = inside.replace("\\$", "")
             if (
                 len(text) > len(start) + len(end)
                 and text == start + inside + end
-                and start not in inside
-                and end not in inside
+                and start not in plain
+                and end not in plain
             ):
                 text = inside
                 break
@@ -116,6 +120,8 @@ def bare(text: str) -> str:
             rest = text.removeprefix(wrapper)
             if rest != text and rest.startswith("{") and closing_brace(rest) == len(rest) - 1:
                 text = rest[1:-1]
+        if text.startswith("{") and closing_brace(text) == len(text) - 1:
+            text = text[1:-1]
         if text == before:
             break
     return text

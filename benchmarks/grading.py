@@ -1,0 +1,65 @@
+"""How many right answers each parser accepts, and how many wrong ones: the table of docs/tasks.md.
+
+    python benchmarks/grading.py ../shared/cases/grading.jsonl
+
+Every line of the file has a task, a generation, a reference, whether the answer is right, and its source. Of what was
+missed or accepted by mistake the result holds the source, not the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, provenance
+
+from dipod.files import make_folder, write_json
+from dipod.tasks.text.grading import grade
+from dipod.tasks.text.parsers import PARSER_NAMES
+from dipod.tasks.text.records import json_records
+from dipod.tasks.text.rows import TASKS
+from dipod.tasks.text.symbolic import HELPER
+
+
+def count(cases: Sequence[dict[str, Any]], parser: str) -> dict[str, Any]:
+    """What a parser makes of the cases: right and wrong answers accepted, by task and in all."""
+    verdicts = [grade(case["task"], parser, case["generation"], case["reference"]).solved for case in cases]
+    by_task: dict[str, Any] = {}
+    for task in (*TASKS, "all"):
+        found = [(v, case) for v, case in zip(verdicts, cases, strict=True) if task in {case["task"], "all"}]
+        right = [v for v, case in found if case["right"]]
+        wrong = [v for v, case in found if not case["right"]]
+        by_task[task] = {"right": len(right), "accepted": sum(right), "wrong": len(wrong), "mistaken": sum(wrong)}
+    sources = [case.get("source", "") for v, case in zip(verdicts, cases, strict=True) if v != case["right"]]
+    return {"tasks": by_task, "errs_on": sources}
+
+
+def table(parsers: dict[str, dict[str, Any]]) -> str:
+    """Markdown: right answers accepted / right answers, wrong ones accepted / wrong ones."""
+    lines = [f"| parser | {' | '.join(TASKS)} | right accepted | wrong accepted |", "|---" * (len(TASKS) + 3) + "|"]
+    for name, found in parsers.items():
+        cells = [f"{found['tasks'][task]['accepted']}/{found['tasks'][task]['right']}" for task in TASKS]
+        total = found["tasks"]["all"]
+        share = f"{total['accepted']} of {total['right']} ({total['accepted'] / total['right']:.0%})"
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {share} | {total['mistaken']} of {total['wrong']} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Grade, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", type=Path, help="JSONL with task, generation, reference, right and source")
+    parser.add_argument("--out", type=Path, default=RESULTS / "grading.json")
+    arguments = parser.parse_args()
+    cases = [row for _, row in json_records(arguments.cases)]
+    parsers = {name: count(cases, name) for name in PARSER_NAMES}
+    result = {**provenance("grading.py", "cpu"), "parsers": parsers, "undecided": HELPER.undecided}
+    make_folder(arguments.out.parent)
+    write_json(arguments.out, result)
+    print(table(parsers))
+
+
+if __name__ == "__main__":
+    main()
