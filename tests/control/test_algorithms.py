@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from dipod.control.algorithms import ControlObjective, Limits, table
+from dipod.control.algorithms import ControlObjective, Kind, Limits, table
 from dipod.errors import UserError
 from dipod.likelihood.flow import FlowNoise, TimesConfig, Velocity, draw_noise, flow_evidence
 from dipod.noise import keyed_generator
@@ -63,6 +64,35 @@ def test_with_a_flat_weight_it_is_not() -> None:
     assert not table(objective)["fpo"].adequate
     found, expected = gradient_of("fpo", objective), policy_gradient()
     assert float(torch.cosine_similarity(found, expected, dim=0)) < 0.995
+
+
+@pytest.mark.parametrize("kind", ["flow", "vae"])
+def test_a_limit_of_the_loss_takes_adequacy_away_and_one_of_the_log_ratio_does_not(kind: Kind) -> None:
+    nats: dict[str, Any] = {"weighting": "elbo", "reduction": "sum"}
+    assert ControlObjective().negative_loss_limit == 20
+    limited = table(ControlObjective(**nats), kind)
+    assert not limited["fpopp"].adequate
+    assert limited["fpo"].adequate, "has no such limit"
+    assert not table(ControlObjective(**nats, negative_loss_limit=0, loss_limit=20), kind)["fpopp"].adequate
+    assert table(ControlObjective(**nats, negative_loss_limit=0, log_ratio_limit=3), kind)["fpopp"].adequate
+
+
+def test_at_29_dimensions_the_usual_limit_leaves_bad_actions_a_twentieth_of_their_gradient() -> None:
+    """Own actions of a standard Gaussian with its exact velocity, all with negative advantage, ELBO in nats."""
+    actions = torch.randn(16, 29, generator=keyed_generator(1), dtype=torch.float64)
+    drawn = draw_noise(16, 29, TimesConfig(1500, "log-uniform"), keyed_generator(0))
+    noise = FlowNoise(drawn.eps.double(), drawn.t.double(), drawn.density.double())
+    mean = torch.zeros(29, dtype=torch.float64, requires_grad=True)
+    log_spread = torch.zeros(29, dtype=torch.float64, requires_grad=True)
+    evidence = flow_evidence(tight(mean, log_spread), actions, noise)
+    norms = []
+    for limit in (0, 20):
+        objective = ControlObjective(weighting="elbo", reduction="sum", negative_loss_limit=limit, log_ratio_limit=0)
+        row = table(objective)["fpopp"]
+        values, _ = row.contributions(evidence, row.proxy(evidence).detach(), -torch.ones(16, dtype=torch.float64))
+        gradient = torch.autograd.grad(values.sum(), (mean, log_spread), retain_graph=True)
+        norms.append(float(torch.cat(gradient).norm()))
+    assert norms[1] < 0.1 * norms[0]
 
 
 def test_limits_clamp_values_and_only_the_log_ratio_keeps_its_gradient() -> None:

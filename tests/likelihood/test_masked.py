@@ -45,11 +45,36 @@ def test_spg_eubo_never_falls_below_the_elbo() -> None:
     assert (spg_eubo(evidence, 2.0) >= spg_eubo(evidence, 1.0)).all()
 
 
-def test_spg_eubo_need_not_bound_the_likelihood() -> None:
-    """Orders that disagree (one confident path): log π = log(½·0.81 + ½·0.01), the surrogate stays below it."""
+@pytest.mark.parametrize("order", [1.0, 1.5, 3.0])
+def test_at_a_tight_model_spg_s_eubo_is_never_below_the_likelihood(order: float) -> None:
+    """Conditionals of 200 random joints of three bits, all masks in expectation; equal only where tokens are free."""
+    joint = torch.rand(200, 2, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
+    joint = joint / joint.sum((1, 2, 3), keepdim=True)
+    free = torch.einsum("bi,bj,bk->bijk", joint.sum((2, 3)), joint.sum((1, 3)), joint.sum((1, 2)))
+    for law, independent in ((joint, False), (free, True)):
+        table = torch.zeros(200, 7, 3, dtype=torch.float64)  # of the completion 000
+        for m in range(1, 8):
+            hidden = [i for i in range(3) if m >> i & 1]
+            seen = law[(slice(None), *(slice(None) if i in hidden else 0 for i in range(3)))]
+            for place, token in enumerate(hidden):
+                others = [axis + 1 for axis in range(len(hidden)) if axis != place]
+                each = seen.sum(others) if others else seen
+                table[:, m - 1, token] = (each[:, 0] / each.sum(1)).log()
+        corruption = all_corruptions(3, 200)
+        evidence = corruption.evidence(table)
+        log_prob = law[:, 0, 0, 0].log()
+        torch.testing.assert_close(evidence.elbo(), log_prob)  # tight
+        above = spg_eubo(evidence, order) - log_prob
+        assert float(above.min()) > -1e-12
+        assert float(above.max()) < 1e-12 if independent else float(above.max()) > 0.01
+
+
+def test_where_the_bound_is_loose_spg_s_eubo_may_lie_below_the_likelihood() -> None:
+    """Orders that disagree (one confident path): log π = log(½·0.81 + ½·0.01), a gap of .3 nats."""
     evidence = two_token_evidence((0.9, 0.1), (0.1, 0.9))
     log_prob = torch.tensor(0.5 * 0.9 * 0.9 + 0.5 * 0.1 * 0.1).log()
     assert float(spg_eubo(evidence, 1.5)) < float(log_prob)
+    assert float(log_prob - evidence.elbo()) > 0.2, "not a tight model"
 
 
 def test_unseen_tokens_are_left_out_without_nan() -> None:

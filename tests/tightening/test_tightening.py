@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -159,6 +160,51 @@ def test_beta_settles_where_the_gap_is_at_its_target(lag: int) -> None:
         gaps.append(0.2 / betas[-1 - lag])
         betas.append(tightening.next_beta(step, betas[-1], gaps[-1], gaps[-2] if step else None))
     assert 0.2 / betas[-1] == pytest.approx(0.5, rel=1e-3)
+
+
+def swings(config: AdaptiveConfig, slowness: float, steepness: float = 1.0, steps: int = 240) -> list[float]:
+    """Log(gap / target) at each measurement of a gap ~ β^-steepness that goes 1/slowness of the way at a time."""
+    tightening: Adaptive[Distillation] = Adaptive(1.0, config)
+    error, before, beta = 1e-3, None, 1.0
+    errors = []
+    for step in range(steps):
+        errors.append(error)
+        gap = config.target * math.exp(error)
+        beta = tightening.next_beta(step, beta, gap, before)
+        before = gap
+        error += (-steepness * math.log(beta) - error) / slowness
+    return errors
+
+
+@pytest.mark.parametrize("slowness", [1.0, 1.5, 4.0, 10.0])
+@pytest.mark.parametrize("damping", [0.0, 0.4])
+@pytest.mark.parametrize("steepness", [1.0, 2.0])
+def test_beta_s_loop_is_stable_up_to_the_rate_that_its_docstring_gives(
+    slowness: float, damping: float, steepness: float
+) -> None:
+    """Rate < 4T - 2(1 + d), with s·rate and s·d for a gap like β^-s; from a thousandth away, far from any bound."""
+    most = (4 * slowness - 2 * (1 + steepness * damping)) / steepness
+    for share, stable in ((0.9, True), (1.1, False)):
+        config = AdaptiveConfig(target=0.5, every=1, rate=share * most, damping=damping, least=1e-9, most=1e9)
+        late = max(map(abs, swings(config, slowness, steepness)[-8:]))
+        assert (late < 2e-4) if stable else (late > 5e-3)
+
+
+def test_too_much_damping_is_unstable_at_any_rate() -> None:
+    config = AdaptiveConfig(target=0.5, every=1, rate=0.01, damping=1.1, least=1e-9, most=1e9)
+    assert max(map(abs, swings(config, 1.0)[-8:])) > 1
+
+
+@pytest.mark.parametrize(("slowness", "damping"), [(2.0, 0.0), (4.0, 0.5), (10.0, 2.0)])
+def test_beta_does_not_swing_below_the_lower_rate(slowness: float, damping: float) -> None:
+    """Up to T(1 - √(1 - (1 + d)/T))², of which (1 + d)²/(4T) is the usual part, the error keeps its sign."""
+    least, exact = (1 + damping) ** 2 / (4 * slowness), slowness * (1 - math.sqrt(1 - (1 + damping) / slowness)) ** 2
+    assert least < exact
+    for rate, swinging in ((least, False), (0.99 * exact, False), (2 * exact, True)):
+        config = AdaptiveConfig(target=0.5, every=1, rate=rate, damping=damping, least=1e-9, most=1e9)
+        signs = [error > 0 for error in swings(config, slowness)[:60] if abs(error) > 1e-12]
+        turns = sum(a != b for a, b in pairwise(signs))
+        assert (turns > 1) == swinging
 
 
 def test_the_exact_gap_is_held_at_its_target_while_the_policy_improves() -> None:

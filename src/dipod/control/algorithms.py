@@ -110,7 +110,8 @@ class ControlAlgorithm:
         limits: of the ratio.
         adequate: its gradient is Â·∇log π at every tight model, on policy (Definition 2.1). Of a flow this holds in the
             directions in which the model stays tight: the ODE's likelihood is not held from below by the ELBO point
-            by point, so in others the slopes differ even where the values touch (tests/likelihood/test_flow.py).
+            by point, so in others the slopes differ even where the values touch (tests/likelihood/test_flow.py). Limits
+            of the loss take gradients away, so a row that has one is not; a limit of the log ratio does nothing here.
     """
 
     name: str
@@ -147,7 +148,8 @@ class ControlObjective:
         reduction: of squared errors over the action's dimensions: "mean", "sum" or "sqrt".
         weighting: "velocity" or "noise" for a flat weight on the error of either, "elbo" for the bound's own.
         loss_limit: flow-matching losses count as this much at most; 0 for no limit.
-        negative_loss_limit: the same for new losses of actions with negative advantage.
+        negative_loss_limit: the same for new losses of actions with negative advantage. It is meant for the flat loss:
+            of an ELBO in nats, which grows with the dimensions, 20 leaves little of their gradient.
         log_ratio_limit: log ratios count as this much at most; 0 for no limit.
         entropy: weight of the nearest-neighbour entropy bonus.
         entropy_neighbour: which neighbour.
@@ -185,6 +187,7 @@ def table(objective: ControlObjective | None = None, kind: Kind = "flow") -> dic
     limits = Limits(chosen.loss_limit, chosen.negative_loss_limit, chosen.log_ratio_limit)
     parts: dict[str, Any] = {"reduction": chosen.reduction, "weighting": chosen.weighting}
     adequate = chosen.weighting == "elbo" and chosen.reduction == "sum"
+    whole = not limits.loss and not limits.negative_loss  # else some actions pull nowhere
 
     def row(
         name: str, acting: Acting, proxy: Any, trust: str, clip: float, paper: str, **rest: Any
@@ -199,12 +202,12 @@ def table(objective: ControlObjective | None = None, kind: Kind = "flow") -> dic
     bounded = {
         "flow": [
             row("fpo", "flow", mean, "ppo", 0.05, fpo, adequate=adequate),
-            row("fpopp", "flow", each, "aspo", 0.05, fpopp, limits=limits, adequate=adequate),
+            row("fpopp", "flow", each, "aspo", 0.05, fpopp, limits=limits, adequate=adequate and whole),
             row("ddpo", "chain", chain_proxy, "ppo", 0.05, "DDPO, DPPO (arXiv 2409.00588): the chain's own steps"),
         ],
         "vae": [
             row("fpo", "vae", mean_elbo_proxy, "ppo", 0.05, fpo, limits=guard, adequate=True),
-            row("fpopp", "vae", elbo_proxy, "aspo", 0.05, fpopp, limits=limits, adequate=True),
+            row("fpopp", "vae", elbo_proxy, "aspo", 0.05, fpopp, limits=limits, adequate=whole),
         ],
     }
     ppo = row("ppo", "gaussian", exact_proxy, "ppo", 0.2, "PPO (arXiv 1707.06347) with a Gaussian", adequate=True)

@@ -24,7 +24,7 @@ class AdaptiveConfig:
         paths: decoding orders per rollout for the bracket.
         rate: how far log β moves at a measurement for a gap of e times the target.
         damping: how far log β moves along when the gap grows by a factor of e; 0 for dual ascent alone, which swings
-            where the gap answers slowly.
+            where the gap answers slowly. Too much of either makes β swing without end (see `Adaptive`).
         least: β never falls below this.
         most: β never rises above this.
     """
@@ -56,9 +56,12 @@ class Adaptive(Tightening[Stage]):
     expectation, that of minus the gap, so a larger β closes it. The damping is an augmented Lagrangian's penalty: β
     answers a growing gap at once instead of after many measurements. β stays within its bounds.
 
-    Where the gap relaxes to its answer within T measurements, the loop is stable at any rate and does not swing for
-    rates below (1 + damping)² / (4·T): the slower the gap, the more damping. Where it answers at once, the damping has
-    to stay below 1 and the rate below 2·(1 - damping).
+    Where the gap goes like 1/β, relaxing by 1/T of the way at each measurement (T ≥ 1), the loop is stable for rates
+    below 4·T - 2·(1 + damping) and for none where that is negative: at T = 1, where the gap answers at once, below
+    2·(1 - damping). It does not swing either for rates up to T·(1 - √(1 - (1 + damping)/T))², which is a little more
+    than (1 + damping)² / (4·T), with damping up to T - 1: the slower the gap, the more damping. Where the gap goes like
+    β^-s, s·rate and s·damping stand in for rate and damping: a gap that β hardly moves is not held by any rate, and one
+    that falls steeply needs less of both.
 
     Attributes:
         start: β before the first measurement.
