@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=40, help="of looks at a fixed policy (default: %(default)s)")
     parser.add_argument("--looks", type=int, default=20, help="in a series (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=20, help="between looks at a growing gap (default: %(default)s)")
+    parser.add_argument("--pretraining", type=int, help="steps of a base's pre-training (default: each part's own)")
     parser.add_argument("--only", nargs="+", default=[*FIXED, "growing"], help="parts (default: all)")
     parser.add_argument("--out", type=Path, default=RESULTS / "alarms-cpu.json", help="JSON file (%(default)s)")
     arguments = parser.parse_args()
@@ -150,10 +151,11 @@ def main() -> None:
     origin = provenance("alarms.py", "cpu")
     make_folder(arguments.out.parent)
     for name in arguments.only:
+        changed = {} if arguments.pretraining is None else {"pretrain.steps": arguments.pretraining}
         if name == "growing":
-            results[name] = growing(GROWING, arguments.series, arguments.looks, arguments.updates)
+            results[name] = growing({**GROWING, **changed}, arguments.series, arguments.looks, arguments.updates)
         else:
-            results[name] = fixed(FIXED[name], arguments.series, arguments.looks)
+            results[name] = fixed({**FIXED[name], **changed}, arguments.series, arguments.looks)
         write_json(arguments.out, {**origin, "results": results})
         print(name, json.dumps(results[name]), flush=True)
 

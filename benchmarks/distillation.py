@@ -25,7 +25,7 @@ from dipod.files import make_folder, write_json
 from dipod.likelihood.flow import TimesConfig, draw_noise
 from dipod.noise import keyed_generator
 from dipod.policies.flow import FlowPolicy, FlowSettings, make_flow
-from dipod.report.figures import dress
+from dipod.report.figures import dress, sheet
 
 OBSERVATIONS, CUTOFF, BATCH, SAMPLES = 4, 0.005, 512, 16
 FIGURE = Path(__file__).parents[1] / "docs" / "flow-gap.png"
@@ -74,9 +74,8 @@ def study(loss: Any, seed: int, steps: int, every: int, actions: int) -> list[di
 def draw(results: dict[str, list[list[dict[str, float]]]]) -> Figure:
     """Gap, log-density and flat loss against steps: a line a seed."""
     panels = {"gap": ("Gap", "nats"), "log_prob": ("E log π", "nats"), "cfm_loss": ("Flat flow-matching loss", "")}
-    figure = Figure(figsize=(12, 3.3), layout="constrained")
-    for i, (key, words) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, 3, i + 1)
+    figure, places = sheet(len(panels))
+    for axes, (key, words) in zip(places, panels.items(), strict=True):
         dress(axes, *words)
         axes.set_xlabel("step of self-distillation", fontsize=9)
         for colour, (loss, runs) in zip(("#0369a1", "#c2410c"), results.items(), strict=True):

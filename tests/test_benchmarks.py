@@ -143,6 +143,24 @@ def test_brackets(tmp_path: Path) -> None:
         assert {"low", "high", "low_errs", "high_errs"} == row["brackets"]["4"].keys()
 
 
+def test_alarms(tmp_path: Path) -> None:
+    sizes = ("--series", "2", "--looks", "2", "--updates", "1", "--pretraining", "2", "--only", "exact", "growing")
+    found = result(tmp_path, "alarms.py", *sizes)["results"]
+    assert found["exact"].keys() >= {"gap", "cosine", "warned", "warned_formerly"}
+    assert len(found["growing"]["gaps"]) == 2
+
+
+def test_figures_are_drawn_from_a_comparison_s_curves(tmp_path: Path) -> None:
+    curves = {"gap": [[0, 0.5], [10, 0.1]], "reward_greedy": [[0, 0.1], [5, 0.2], [10, 0.3]]}
+    cells = [
+        {"algorithm": name, "seed": 0, "run": f"{name}/seed-0", "gap": 0.1, "gap_kind": "exact", "curves": curves}
+        for name in ("fpo", "ppo")
+    ]
+    (tmp_path / "vae.json").write_text(json.dumps({"recipe": "vae-bandit", "cells": cells}))
+    assert "vae: drawn" in run("figures.py", "--docs", str(tmp_path))
+    assert {path.name for path in tmp_path.glob("*.png")} == {"vae.png", "flow-gap.png"}
+
+
 def test_monitor(tmp_path: Path) -> None:
     found = result(tmp_path, "monitor.py", "--recipes", "countdown-tiny", "--steps", "2")
     assert [row["exact"] for row in found["results"]] == [True, False]

@@ -74,3 +74,10 @@ def test_where_no_density_can_be_believed_the_elbo_bounds_the_entropy(monkeypatc
     found = measure_gap(policy, observation, 0.005)
     assert found == {"elbo": exact["elbo"], "entropy": -float(exact["elbo"]), "entropy_kind": "upper_bound"}
     assert float(found["entropy"]) > float(exact["entropy"])
+
+
+def test_a_run_may_leave_angles_out() -> None:
+    trainer = build(trainer__cosine_rollouts=0, monitor__aligned=0, monitor__budget=1.0)
+    metrics = trainer.train_step()
+    assert "monitor_gap" in metrics
+    assert not {"cosine", "monitor_cosine"} & metrics.keys()

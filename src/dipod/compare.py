@@ -31,6 +31,7 @@ from dipod.report import read_runs, write_report
 from dipod.report.data import FINAL_KEYS, labelled, middle
 from dipod.report.labels import Label, flat, path_of, value_text
 from dipod.report.panels import at_equal_cost, cost_panels
+from dipod.report.wording import kinds
 from dipod.stopping import Interrupted, Lifeline, stop_requests
 
 POLL_SECONDS = 0.5
@@ -308,7 +309,9 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
         seconds: how long the comparison took in this call.
     """
     groups = labelled(read_runs([cell.folder for cell in cells if not cell.is_base]))
+    first = next(cell.config for cell in cells if not cell.is_base)
     result = {
+        "recipe": first.recipe,
         "seconds": round(seconds, 1),
         "version": __version__,
         "cells": [
@@ -320,6 +323,7 @@ def conclude(cells: Sequence[Cell], out: Path, seconds: float) -> dict[str, Any]
                 "run": str(run.folder.relative_to(out.resolve())),
                 **run.summary(),
                 **({"monitor_step": steps[-1]} if (steps := run.curve("monitor_gap")[0]) else {}),
+                **{f"{key}_kind": found[-1] for key in ("gap", "entropy") if (found := kinds([run], key))},
             }
             for label, group in groups.items()
             for run in group

@@ -58,7 +58,8 @@ class Axis:
         """Round values within the axis, about ``count``."""
         if self.log and self.linear:
             below = [-value for value in _decades(self.linear, -self.low, 2)[::-1]] if -self.low > self.linear else []
-            return [*below, 0.0, *_decades(self.linear, self.high, count - 1)]
+            above = [value for value in _decades(self.linear, self.high, count - 1) if value > 1.5 * self.linear]
+            return [*below, 0.0, self.linear, *above]
         if self.log and self.high / self.low > 5:
             return _decades(self.low, self.high, count)
         rough = (self.high - self.low) / count
@@ -87,7 +88,7 @@ def vertical(panel: Panel) -> Axis:
     if panel.log:
         positive = min((value for value in values if value >= FLOOR), default=FLOOR)
         if low < positive:
-            return _through_zero(low, high, max(positive, LEAST_SHARE * high))
+            return _through_zero(low, high, _round_below(max(positive, LEAST_SHARE * high)))
         low = max(low, LEAST_SHARE * high)
         factor = max(high / low, 2.0) ** MARGIN
         return Axis(low / factor, high * factor, log=True)
@@ -96,6 +97,12 @@ def vertical(panel: Panel) -> Axis:
     short = max(0.0, least - (high - low)) / 2
     low, high = low - short, high + short
     return Axis(low - MARGIN * (high - low), high + MARGIN * (high - low))
+
+
+def _round_below(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above a value."""
+    unit = 10.0 ** floor(log10(value))
+    return max(part * unit for part in (1, 2, 5) if part * unit <= value * (1 + 1e-9))
 
 
 def _through_zero(low: float, high: float, linear: float) -> Axis:

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 
 from dipod.report.axes import Axis, horizontal, tick_texts, vertical
 from dipod.report.metrics import OVERVIEW
-from dipod.report.palette import LIGHT, Look
+from dipod.report.palette import Look
 from dipod.report.panels import Panel
 
-COLOURS = LIGHT
 THICK = 1.8
 ACROSS, WIDTH, HEIGHT = 2, 4.3, 2.9
 """Panels of a row and their size in inches: a page's column leaves the smallest letters about 10 pixels then."""
@@ -58,11 +57,9 @@ def _row(name: str, panels: Sequence[Panel], looks: Sequence[Look]) -> dict[str,
     """Panels in rows of `ACROSS`, with one legend below."""
     if not panels:
         return {}
-    across = min(ACROSS, len(panels))
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(WIDTH * across, HEIGHT * down + 0.4), layout="constrained")
-    for i, panel in enumerate(panels):
-        _draw(figure.add_subplot(down, across, i + 1), panel, looks, legend=False)
+    figure, places = sheet(len(panels))
+    for axes, panel in zip(places, panels, strict=True):
+        _draw(axes, panel, looks, legend=False)
     if any(len(panel.series) > 1 for panel in panels):
         pairs = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
         named = {label: handle for handle, label in pairs}
@@ -72,6 +69,14 @@ def _row(name: str, panels: Sequence[Panel], looks: Sequence[Look]) -> dict[str,
         handles = [named[label] for label in order]
         figure.legend(handles, order, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return {name: figure}
+
+
+def sheet(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with room for some panels in rows of `ACROSS`, and for a legend."""
+    across = min(ACROSS, count)
+    down = -(-count // across)
+    figure = Figure(figsize=(WIDTH * across, HEIGHT * down + 0.4), layout="constrained")
+    return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> None:

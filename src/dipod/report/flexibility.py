@@ -137,7 +137,7 @@ def sentence(found: Sequence[Flexibility]) -> str:
 def heat_map(found: Sequence[Flexibility]) -> Figure:
     """Medians over seeds: decoders against policies, share solved above and loss below, sampled and greedy."""
     groups, names = by_policy(found), decoders(found)
-    width, height = 3.0 + 2 * max(0.85 * len(groups), 3.0), 1.4 + 2 * 0.3 * len(names)
+    width, height = 2.6 + 2 * max(0.5 * len(groups), 2.6), 1.8 + 2 * 0.28 * len(names)
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey=True, squeeze=False)
     for i, loss in enumerate((False, True)):
@@ -146,7 +146,7 @@ def heat_map(found: Sequence[Flexibility]) -> Figure:
             _panel(panels[i][j], values, loss)
             title = "Lost, points" if loss else "Solved, %"
             panels[i][j].set_title(f"{title}, {TITLES[how]}", loc="left", fontsize=11, fontweight="bold")
-            panels[i][j].set_xticks(range(len(groups)), list(groups), fontsize=9)
+            panels[i][j].set_xticks(range(len(groups)), list(groups), fontsize=9, rotation=35, ha="right")
             panels[i][j].set_yticks(range(len(names)), list(names.values()), fontsize=9)
     return figure
 

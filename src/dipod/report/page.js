@@ -56,7 +56,8 @@
   function ticks(low, high, { log, linear }, count) {
     if (linear && high > linear) {
       const below = low < -linear ? decades(linear, -low, 2).map((at) => -at).reverse() : [];
-      return [...below, ...(low <= 0 ? [0] : []), ...decades(Math.max(linear, low), high, count)];
+      const above = decades(Math.max(linear, low), high, count).filter((at) => at > 1.5 * linear);
+      return [...below, ...(low <= 0 ? [0] : []), ...(low <= linear ? [linear] : []), ...above];
     }
     if (log && !linear && high / low > 5) return decades(low, high, count);
     const rough = (high - low) / count, unit = 10 ** Math.floor(Math.log10(rough));

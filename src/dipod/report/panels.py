@@ -245,7 +245,7 @@ def _panel(key: str, series: Sequence[Series], every: Sequence[Run]) -> Panel:
     limits = (None, 1.0) if key in COSINES and max(top) <= 1 else (None, None)
     log = key in GAPS and max(top) > 10 * FLOOR
     if log and min(top) < FLOOR:
-        notes.append("Logarithmic above its smallest tick, straight from there through zero.")
+        notes.append("Logarithmic above the tick next to zero, straight from there through zero.")
     return Panel(key, title, unit, " ".join(notes), tuple(series), log, limits)
 
 

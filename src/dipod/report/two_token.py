@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
-
-from dipod.report.figures import COLOURS, dress
+from dipod.report.figures import THICK, dress, sheet
+from dipod.report.labels import Label
+from dipod.report.palette import looks
 from dipod.two_token import History
 
 PANELS = (
@@ -19,17 +20,17 @@ PANELS = (
 
 def write_figure(histories: Mapping[str, History], out: Path) -> Path:
     """Write ``two_token.png`` into ``out``; returns its path."""
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    bases = list(dict.fromkeys(name.partition("+")[0] for name in histories))
-    for i, (key, title, label) in enumerate(PANELS):
-        axes = figure.add_subplot(1, len(PANELS), i + 1)
+    figure, places = sheet(len(PANELS))
+    named = [name for name in histories if name != "pg"]
+    styles = dict(zip(named, looks([Label(name) for name in named]), strict=True))
+    for axes, (key, title, label) in zip(places, PANELS, strict=True):
         for name, history in histories.items():
-            base, _, suffix = name.partition("+")
-            dashes = {"": "--", "dipod": "-", "interleave": ":"}[suffix] if base != "pg" else "-"
-            colour = "#1c1917" if base == "pg" else COLOURS[bases.index(base) - 1]
-            axes.plot(getattr(history, key), dashes, color=colour, linewidth=1.7, label=name)
+            colour, dash = (styles[name].light, styles[name].dash) if name in styles else ("#1c1917", "")
+            stroke: Any = (0, tuple(float(part) / THICK for part in dash.split())) if dash else "-"
+            axes.plot(getattr(history, key), linestyle=stroke, color=colour, linewidth=THICK, label=name)
         dress(axes, title, label)
-    figure.axes[0].legend(fontsize=8, frameon=False)
+    handles, names = places[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     path = out / "two_token.png"
     figure.savefig(path, dpi=150)
     return path
