@@ -166,6 +166,8 @@ class ModelConfig:
         mixed_precision: "bf16" runs the network in bfloat16 over weights of ``dtype``.
         load_in_4bit: quantise the weights to NF4 (CUDA and bitsandbytes).
         gradient_checkpointing: recompute activations in the backward pass.
+        adapter: a folder or hub name of LoRA adapters, by dipod or peft, that training starts from and goes on with;
+            their own rank, scale and layers hold, and the settings lora_* are those of new ones.
         lora_rank: rank of the adapters; 0 trains every weight.
         lora_alpha: their scale is alpha over rank.
         lora_dropout: on the adapters' input.
@@ -182,6 +184,7 @@ class ModelConfig:
     mixed_precision: Literal["no", "bf16"] = "no"
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
+    adapter: str = ""
     lora_rank: int = 0
     lora_alpha: float = 64.0
     lora_dropout: float = 0.0
@@ -193,6 +196,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         at_least(self, "model", 0, "lora_rank")
         below_one(self, "model", "lora_dropout")
+        require(bool(self.path) or not self.adapter, "model.adapter", self.adapter, "name its base too: model.path")
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters are trained over a frozen base."""
+        return self.lora_rank > 0 or bool(self.adapter)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import nn
 from dipod.config import RunConfig
 from dipod.errors import UserError
 from dipod.policies.hf_masked import HFMasked
+from dipod.policies.hub import fetch
 from dipod.policies.layers import block_linears
-from dipod.policies.lora import LoraSettings, target_layers
+from dipod.policies.lora import LoraSettings, check_adapter, target_layers
 from dipod.policies.pretrained import logit_count
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 from dipod.recipes import build_task, in_steps, parse_algorithm
@@ -77,7 +78,7 @@ def plan(config: RunConfig) -> Plan:
     beta = tightening.next_beta(trainer.steps, None, None)
     samples = estimator.samples + (bound.samples if bound is not None and beta > 0 else 0)
     total = sum(p.numel() for p in network.parameters())
-    trained = _adapters(network, config) if config.model.lora_rank else total
+    trained = _adapters(network, config) if config.model.adapted else total
     return Plan(
         parameters=total,
         trained=trained,
@@ -124,6 +125,8 @@ def _prompts(task: Task, config: RunConfig) -> tuple[list[int], str, str]:
 def _adapters(network: nn.Module, config: RunConfig) -> int:
     """Parameters of the adapters."""
     size = config.model
+    if size.adapter:
+        return check_adapter(network, fetch(size.adapter))
     LoraSettings(size.lora_rank, size.lora_alpha, size.lora_dropout, size.lora_targets)
     names = target_layers(network, size.lora_targets)
     layers = [linear for name, linear in block_linears(network) if name.rpartition(".")[2] in names]
@@ -145,10 +148,10 @@ def _memory(
     rows = min(trainer.rows_per_pass or rollouts * samples, rollouts * samples)
     kept = 1 if config.model.gradient_checkpointing else SAVED_PER_LAYER
     decoded = (config.sampler.max_rows or rollouts) * (config.sampler.block_length or tokens)
-    master = 4 if config.model.lora_rank else WIDTH[config.model.dtype]
+    master = 4 if config.model.adapted else WIDTH[config.model.dtype]
     parts = {
         "weights": total * width,
-        "adapters": trained * 4 if config.model.lora_rank else 0,
+        "adapters": trained * 4 if config.model.adapted else 0,
         "gradients and AdamW": trained * 3 * master,
         "activations of a pass": rows * tokens * layers * hidden * kept * computing,
         "logits of a decoding step": decoded * vocabulary * 4 * 2,

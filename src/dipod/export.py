@@ -68,7 +68,7 @@ def export(source: Source, out: Path, adapter_only: bool = False) -> Exported:
             that are to be merged, or adapters that do not fit the base.
     """
     model = source.config.model
-    adapted = model.lora_rank > 0
+    adapted = model.adapted
     mend = "this run trained every weight; leave the flag out"
     require(adapted or not adapter_only, "adapter-only", str(source.run), mend)
     mend = "the recipe made the base of these adapters, nobody else has it; leave the flag out"
@@ -105,7 +105,7 @@ def _copy_adapters(checkpoint: Path, folder: Path) -> None:
 
 
 def _write_model(source: Source, folder: Path) -> None:
-    network = merged(source) if source.config.model.lora_rank else _whole(source)
+    network = merged(source) if source.config.model.adapted else _whole(source)
     text = isinstance(source.config.task, TextConfig)
     tokenizer = getattr(build_task(source.config), "tokenizer", None) if text else None
     save_pretrained(network, folder, tokenizer)
@@ -121,7 +121,7 @@ def merged(source: Source) -> nn.Module:
     if model.path:
         base = load_pretrained(model.path, model.dtype, revision=model.revision or None)
     else:
-        plain = replace(source.config, model=replace(model, lora_rank=0))
+        plain = replace(source.config, model=replace(model, lora_rank=0, adapter=""))
         base = build_policy(plain, build_task(plain)).network
     return merge_adapter(load_adapter(base, source.checkpoint))
 

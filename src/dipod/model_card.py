@@ -130,6 +130,12 @@ def _facts(exported: Exported, config: RunConfig) -> list[tuple[str, str]]:
         "adapters": f"LoRA adapters alone (rank {rank}, alpha {alpha:g})",
         "whole": f"every weight was trained, {dtype}",
     }
+    if config.model.adapter:
+        start = without_folders("model.adapter", config.model.adapter)
+        weights |= {
+            "merged": f"LoRA adapters that started from {start}, added into the base, {dtype}",
+            "adapters": f"LoRA adapters alone, which started from {start}",
+        }
     return [
         ("base model", _base(config)),
         ("weights", weights[exported.what]),

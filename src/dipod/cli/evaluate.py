@@ -174,7 +174,7 @@ def _locate(name: str, task: str | None, settings: dict[str, str]) -> tuple[RunC
         refuse_mistyped("model", name, "for the hub's model of that name give --model.revision too")
     known = folder.exists() or HUB_NAME.fullmatch(name) is not None
     require(known, "model", name, "give the folder of a run or of a model, or a name on the hub such as owner/model")
-    given: dict[str, object] = {"model.lora_rank": 0, **settings, "base": "", "model.path": name}
+    given: dict[str, object] = {"model.lora_rank": 0, "model.adapter": "", **settings, "base": "", "model.path": name}
     if task in (*TASKS, CUSTOM):
         config = language(overlay(load("llada"), {"task.name": task, **given}))
     elif task is not None and (packaged(task) or Path(task).is_file()):

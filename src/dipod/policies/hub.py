@@ -192,9 +192,18 @@ def locate_weights(folder: Path) -> dict[str, Path]:
 
 def tensor_names(path: Path) -> list[str]:
     """Names of the tensors in a safetensors file."""
+    return list(tensor_shapes(path))
+
+
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Names and shapes of the tensors in a safetensors file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return list(file.keys())
+            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, no mapping
     except (OSError, SafetensorError) as error:
         raise UserError("model", str(path), f"not a readable safetensors file ({error})") from error
 

@@ -77,6 +77,12 @@ def meta_network(name: str | Path, revision: str | None = None) -> nn.Module:
         UserError: not found, or not one of the models of `load_pretrained`.
     """
     folder = fetch(name, revision, weights=False)
+    network = _described(folder)
+    network.name_or_path = str(name)  # type: ignore[assignment]
+    return network
+
+
+def _described(folder: Path) -> nn.Module:
     settings = read_json(folder / CONFIG_FILE, "model")
     kind = str(settings.get("model_type", "")).lower()
     with torch.device("meta"):

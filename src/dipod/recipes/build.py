@@ -19,7 +19,8 @@ from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.noise import keyed_generator
 from dipod.parallel import Processes
-from dipod.policies.lora import LoraSettings, add_lora, base_network, target_layers
+from dipod.policies.hub import fetch
+from dipod.policies.lora import LoraSettings, add_lora, base_network, check_adapter, load_adapter, target_layers
 from dipod.policies.masked import MaskedPolicy
 from dipod.policies.pretrained import check_pretrained, load_pretrained, logit_count, longest_sequence, quantise_4bit
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
@@ -114,10 +115,12 @@ def check_model(config: ModelConfig, task: Task) -> nn.Module:
     """
     network = check_pretrained(config.path, config.revision or None)
     check_fit(network, task)
-    if config.lora_rank:
+    if config.adapter:
+        check_adapter(network, fetch(config.adapter))
+    elif config.lora_rank:
         target_layers(network, adapters_of(config).targets)
     if config.load_in_4bit:
-        require(config.lora_rank > 0, "model.load_in_4bit", True, "train adapters: give model.lora_rank")
+        require(config.adapted, "model.load_in_4bit", True, "train adapters: give model.lora_rank")
         require(torch.cuda.is_available(), "model.load_in_4bit", True, "needs a CUDA device; load in bfloat16 instead")
     return network
 
@@ -176,7 +179,10 @@ def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
         shape = TransformerConfig(vocabulary.size, vocabulary.axes, size.width, size.layers, size.heads)
         network = MaskedTransformer(shape, torch.Generator().manual_seed(config.seed))
     network.gradient_checkpointing = config.model.gradient_checkpointing  # type: ignore[assignment]
-    if config.model.lora_rank:
+    if config.model.adapter:
+        start = fetch(config.model.adapter)
+        network = load_adapter(network, start, keep_start=config.objective.kl_weight > 0)
+    elif config.model.lora_rank:
         network = add_lora(network, adapters_of(config.model), keyed_generator(config.seed, "adapters"))
     return policy_of(network.eval(), task)
 
