@@ -211,7 +211,7 @@ class LoggingConfig:
     Attributes:
         tracker: "none", "tensorboard", "wandb" or "trackio"; the package of that name must be installed.
         project: the project's name there.
-        completions: problems of every evaluation whose completions are kept in completions.jsonl.
+        completions: of text and boards, problems of every evaluation whose completions are kept in completions.jsonl.
     """
 
     tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"

@@ -272,7 +272,7 @@ def improve(session: Session, trainer: Trainer | ControlTrainer) -> None:
     if latest is not None:
         restore(latest, trainer)
     if processes.main:
-        for name in (METRICS, COMPLETIONS):
+        for name in (METRICS, *([COMPLETIONS] if isinstance(config, RunConfig) else [])):
             kept = [row for row in read_lines(folder / name) if latest is not None and row["step"] <= state.step]
             write_text(folder / name, "".join(json.dumps(row) + "\n" for row in kept))
     processes.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,11 @@ def test_an_object_in_python_is_a_run_that_every_command_takes(
     assert isinstance(config.task, OwnConfig)
     assert config.task.name == "tests.tasks.control.test_own:Reach"
     assert config.task.arguments["speed"] == 0.2
+    assert not (folder / runs.COMPLETIONS).exists()
+    page = re.sub(r"<script.*?</script>|<style.*?</style>|<pre.*?</pre>", " ", report.read_text(), flags=re.DOTALL)
+    said = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "return, training" in said
+    assert not re.search(r"(?i)completion|problem|prompt|token|solved|greedy|decod", said)
     with monkeypatch.context() as patch:
         patch.setattr("dipod.environments.write_report", lambda *_: report)
         assert train(folder, Reach(speed=0.2), SMALL) == report  # nothing is left to do
@@ -62,8 +68,10 @@ def test_an_object_in_python_is_a_run_that_every_command_takes(
         train(folder, Reach(speed=0.3), SMALL)
     runs.train(folder, runs.Silent())
     capsys.readouterr()
-    assert main(["eval", str(folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["episodes"] == 3
+    assert main(["eval", str(folder), "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2
+    assert main(["eval", str(folder), "--task", "sudoku"]) == 2
+    assert "--task = 'sudoku': a control run is evaluated on its own task" in capsys.readouterr().err
     assert main(["export", str(folder), "--format", "torchscript", "--out", str(tmp_path / "p.pt")]) == 0
     assert "observations [N, 4] as Reach gives them, to actions [N, 2] as its step takes them, without" in (
         capsys.readouterr().out

@@ -35,7 +35,7 @@ DESCRIPTION = """Evaluate the last checkpoint of a run, or a saved model, by sam
 
   dipod eval runs/fpo
   dipod eval runs/fpo --task.test_csv puzzles.csv
-  dipod eval runs/track-fpopp+initial-seed0 --problems 256          (episodes, sampled and with zero noise)
+  dipod eval runs/track-fpopp+initial-seed0 --episodes 256          (sampled and with zero noise)
   dipod eval runs/fpo/base --task sudoku --task.blanks 10 --problems 1000
   dipod eval GSAI-ML/LLaDA-8B-Instruct --task gsm8k --parser d1 --lengths 128,256,512
 
@@ -57,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model's folder, or a name on the hub")
     parser.add_argument("--task", metavar="T", help="a recipe, a YAML file, or gsm8k, math, countdown, sudoku, custom")
     parser.add_argument(
-        "--problems", type=int, metavar="N", help="how many problems (episodes, for control), unless a file gives them"
+        "--problems",
+        "--episodes",
+        type=int,
+        metavar="N",
+        help="how many problems (or episodes, of a control run), unless a file gives them",
     )
     parser.add_argument(
         "--lengths", metavar="L,L,...", help="answers of these lengths, one after the other, two tokens a step"
@@ -85,13 +89,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _evaluate_control(arguments: argparse.Namespace, folder: Path, settings: dict[str, str]) -> None:
     """Whole episodes of a control run's last checkpoint, with sampled and with zero-noise actions."""
-    given = {name for name in ("task", "lengths") if getattr(arguments, name)}
-    require(not given, f"--{next(iter(given), '')}", str(folder), "a control run is evaluated on its own task")
+    for name in ("task", "lengths"):
+        given = getattr(arguments, name)
+        require(not given, f"--{name}", given, "a control run is evaluated on its own task; leave it out")
     if arguments.problems is not None:
         settings["trainer.evaluate_episodes"] = str(arguments.problems)
     config, checkpoint = control(overlay(runs.read_config(folder), settings)), runs.last_checkpoint(folder)
     episodes = config.trainer.evaluate_episodes
-    require(episodes > 0, "problems", episodes, "give at least 1 episode")
+    require(episodes > 0, "--episodes", episodes, "give a whole number of at least 1")
     processes = start()
     trainer = build_control_trainer(config, processes)
     restore(checkpoint, trainer)

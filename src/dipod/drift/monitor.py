@@ -46,7 +46,7 @@ class MonitorConfig:
             is said about growth.
         aligned: of them, how many gradients are compared on; 0 leaves the comparison out. Only a run of one process
             compares, and not under FSDP or DeepSpeed.
-        paths: decoding orders per action where completions are too long for exactness.
+        paths: decoding orders per action of a masked model where it is too long for exactness.
         sketch: numbers that a gradient is projected to before it is compared; 0 keeps all of it.
     """
 

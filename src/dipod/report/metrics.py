@@ -36,6 +36,11 @@ LANGUAGE_TITLES = {
     "reward_sampled": ("Reward, sampled", "mean over held-out problems"),
     "reward_greedy": ("Reward, greedy", "mean over held-out problems"),
 }
+CONTROL_TITLES = {
+    "reward": ("Return in training", "mean of the last finished episodes"),
+    "clip_fraction_positive": ("Clipped, A > 0", "share of transitions"),
+    "clip_fraction_negative": ("Clipped, A < 0", "share of transitions"),
+}
 NOTES = {
     "cosine": "Without the β term; 1 means no drift.",
     "monitor_cosine": "Without the β term; 1 means no drift.",

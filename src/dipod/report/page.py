@@ -166,7 +166,8 @@ def _angles(found: Sequence[Run]) -> str:
         what = "rollouts" if isinstance(config, RunConfig) else "transitions"
         text += f" In the loop the monitor takes them at its looks, on {config.monitor.aligned} {what} of a step."
     if looped and evaluated:
-        text += " So few rollouts scatter, so the two differ; neither is of held-out problems."
+        text += " So few scatter, and the two differ"
+        text += "; neither is of held-out problems." if isinstance(config, RunConfig) else "."
     return f"<p>{escape(text)}</p>"
 
 

@@ -14,6 +14,7 @@ from dipod.config import RunConfig
 from dipod.report.data import Run, value_of
 from dipod.report.labels import Label, swept, without
 from dipod.report.metrics import (
+    CONTROL_TITLES,
     COSINES,
     COSTED,
     ENTROPIES,
@@ -228,7 +229,7 @@ def _final(run: Run, key: str) -> float | None:
 
 
 def _panel(key: str, series: Sequence[Series], every: Sequence[Run]) -> Panel:
-    titles = LANGUAGE_TITLES if isinstance(every[0].config, RunConfig) else {}
+    titles = LANGUAGE_TITLES if isinstance(every[0].config, RunConfig) else CONTROL_TITLES
     title, unit = titles.get(key) or TITLES[key]
     notes = [NOTES[key]] if key in NOTES else []
     if key in GAPS:

@@ -42,6 +42,9 @@ COLUMNS = {
 UNSHOWN_SETTINGS = ("seed", "base", "recipe", "threads")
 
 
+CONTROL_HEADS = {"reward": "return, training"}
+
+
 @dataclass(frozen=True)
 class Cell:
     """What a cell shows and what it is sorted by.
@@ -148,7 +151,8 @@ def _head(key: str, every: Sequence[Run]) -> str:
     if key in ENTROPIES:
         unit = " a token" if isinstance(every[0].config, RunConfig) else " an action"
     measured = key in ("gap_per_token", *GAPS, *ENTROPIES)
-    return COLUMNS[key][0] + unit + (f" ({kind_words(every, kind)})" if measured else "")
+    head = COLUMNS[key][0] if isinstance(every[0].config, RunConfig) else CONTROL_HEADS.get(key, COLUMNS[key][0])
+    return head + unit + (f" ({kind_words(every, kind)})" if measured else "")
 
 
 def _shown(key: str, every: Sequence[Run]) -> bool:

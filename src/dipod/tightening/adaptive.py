@@ -21,7 +21,7 @@ class AdaptiveConfig:
         every: updates between two measurements.
         rollouts: of an update's rollouts, how many the gap is measured on: the middle of its bracket, for flows the
             exact one.
-        paths: decoding orders per rollout for the bracket.
+        paths: decoding orders per rollout for the bracket of a masked model.
         rate: how far log β moves at a measurement for a gap of e times the target.
         damping: how far log β moves along when the gap grows by a factor of e; 0 for dual ascent alone, which swings
             where the gap answers slowly. Too much of either makes β swing without end (see `Adaptive`).
