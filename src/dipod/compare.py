@@ -264,6 +264,8 @@ def _ended(cell: Cell) -> bool:
     process = cell.process
     if process is None or process.returncode is not None:
         return True
+    if not hasattr(os, "waitid"):  # macOS, with Python older than 3.13
+        return process.poll() is not None
     if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         return False
     with suppress(ProcessLookupError, PermissionError):

@@ -31,7 +31,8 @@ DESCRIPTION = """Train several algorithms on several seeds from shared base mode
   dipod compare sudoku --algorithms fpo --vary beta=0,1.5 --vary trainer.group_size=4,8      (their product)
 
 Each cell is a run folder OUT/ALGORITHM/seed-S, or "OUT/ALGORITHM beta=0.05/seed-S" where settings are swept. Started
-again with the same folder, it goes on where it stopped. Settings for all cells are flags as in `dipod train`.
+again with the same folder, it goes on where it stopped; the cells' processes end with it, also where it is killed.
+Settings for all cells are flags as in `dipod train`.
 """
 
 

@@ -43,7 +43,8 @@ DESCRIPTION = """Train a recipe: make the base model, improve it by reinforcemen
   dipod train --resume runs/fpo          (or, for the last run of the default name: dipod train sudoku --resume)
 
 Every setting is a flag, --field value or --group.field value; `dipod recipes --fields` lists them with their meaning.
-Ctrl-C (or SIGTERM) saves the exact state; a resumed run ends with the same parameters as one never interrupted.
+Ctrl-C (SIGTERM, a closed terminal) saves the exact state, and pressed again stops at once; a resumed run ends with the
+same parameters as one never interrupted.
 """
 
 
