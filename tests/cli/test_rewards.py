@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -92,3 +95,53 @@ def test_a_failed_start_leaves_the_folder_free(
     assert not (here / "run").exists()
     (here / "rows.jsonl").write_text(good)
     assert main(["train", "run.yaml", "--out", "run", "--trainer.steps", "1", "--task.overlong", "error"]) == 0
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+SMALL = {
+    "model.path": "model",
+    "model.lora_rank": 0,
+    "model.dtype": "float32",
+    "algorithm": "fpo",
+    "task.completion_length": 4,
+    "task.max_prompt": 400,
+    "sampler.block_length": 2,
+    "sampler.steps": 2,
+    "trainer.prompts": 4,
+    "trainer.group_size": 2,
+    "trainer.inner_updates": 1,
+    "trainer.evaluate_problems": 2,
+    "trainer.gap_problems": 0,
+    "monitor.every": 0,
+}
+
+
+def test_the_examples_of_the_docs_train(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both YAML files as they stand, with the files that they name, on a tiny model."""
+    sums = [{"question": f"{i} + {i}?", "answer": str(2 * i), "level": 1} for i in range(6)]
+    chats = [{"messages": [{"role": "user", "content": f"{i} * {i}?"}], "answer": str(i * i)} for i in range(2)]
+    (here / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums))
+    (here / "chats.json").write_text(json.dumps(chats))
+    pq.write_table(pa.Table.from_pylist(chats), here / "chats.parquet")
+    for name in ("my_train.jsonl", "my_test.jsonl"):
+        (here / name).write_text((here / "sums.jsonl").read_text())
+    (here / "my.py").write_text(
+        "def brief(completions, completion_ids, answer, level=None):\n"
+        "    assert {len(completions), len(answer), len(level)} == {len(completion_ids)}\n"
+        "    return [len(ids) / 4 for ids in completion_ids]\n"
+    )
+    first, second = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    (here / "first.yaml").write_text(first)
+    (here / "second.yaml").write_text(second)
+    small = [f"--{name}={value}" for name, value in SMALL.items()]
+    assert main(["train", "first.yaml", "--dry-run", *small]) == 0
+    assert main(["train", "second.yaml", "--out", "two", *small]) == 0
+    rows = runs.read_metrics(here / "two")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4], "two epochs of eight problems, four a step"
+    assert {"solved_sampled/easy", "solved_greedy/hard", "reward_sampled/hard"} <= set(rows[-1])
+    assert "resampled_groups" in rows[1]
+    capsys.readouterr()
+    assert main(["eval", "two"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[-1] for line in printed.splitlines() if line.startswith("greedy")][1:] == ["easy", "hard"]
+    assert "top-p 0.95" in printed

@@ -159,7 +159,11 @@ def _evaluate(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
     metrics = found.metrics
     lines = [f"{result['model']}: {len(problems)} held-out problems", str(protocol["protocol"])]
     for how in ("sampled", "greedy"):
-        lines.append(f"{how:<8} reward {metrics[f'reward_{how}']:8.4f}   solved {metrics[f'solved_{how}']:6.1%}")
+        for key in (key for key in metrics if key == f"reward_{how}" or key.startswith(f"reward_{how}/")):
+            solved = metrics[key.replace("reward", "solved", 1)]
+            lines.append(
+                f"{how:<8} reward {metrics[key]:8.4f}   solved {solved:6.1%}  {key.partition('/')[2]}".rstrip()
+            )
     _tell(arguments, result, [*lines, *_gap_line(metrics, 8)])
 
 
