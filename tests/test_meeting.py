@@ -14,9 +14,10 @@ import pytest
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from dipod import meeting
-from dipod.errors import UserError
-from dipod.launch import START, WAIT, Launch, minutes, separate_tasks
+from dipod.errors import Note, UserError
+from dipod.launch import START, WAIT, Launch, minutes, said_count, separate_tasks
 from dipod.meeting import Meeting, connect, meet
+from dipod.parallel import start
 
 LONG, SHORT = 30.0, 0.3
 ALL = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node-a", "MASTER_PORT": "29500"}
@@ -225,3 +226,19 @@ def test_tasks_of_srun_that_do_not_know_each_other_are_counted_on_the_first(monk
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("RANK", "0")
     assert separate_tasks() == 0
+
+
+def test_the_python_interface_says_that_copies_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the terminal how many processes run, where a launcher was used."""
+    for name in (name for name in os.environ if name.startswith(("ACCELERATE_", "SLURM_"))):
+        monkeypatch.delenv(name)
+    assert said_count() == ""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert said_count() == ", 1 process"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with pytest.warns(Note, match="srun started 4 processes that do not know each other"):
+        start()
+    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert said_count() == ", 3 processes"

@@ -88,3 +88,11 @@ def separate_tasks() -> int:
         return 0
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     return int(tasks) if tasks.isdigit() and int(tasks) > 1 else 0
+
+
+def said_count() -> str:
+    """How many processes run together, to be put behind the name of a run; nothing where no launcher was used."""
+    launch = Launch.found()
+    count = launch.size if launch is not None else 1
+    launched = launch is not None or any(name.startswith("ACCELERATE_") for name in os.environ)
+    return f", {count} process{'es' if count > 1 else ''}" if launched else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from dipod import partners, sharding
-from dipod.errors import RewardFailed, UserError, require
+from dipod.errors import Note, RewardFailed, UserError, require
+from dipod.launch import HELP, separate_tasks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -257,6 +259,10 @@ def start(mixed_precision: str = "no", tracker: str | None = None, folder: Path 
     from accelerate import Accelerator
 
     partners.join()
+    tasks = separate_tasks()
+    if tasks:
+        said = f"srun started {tasks} processes that do not know each other, each for a run of its own; {HELP}"
+        warnings.warn(said, Note, stacklevel=2)
     on_cpu = not torch.cuda.is_available()
     directory = None if folder is None else str(folder)
     try:

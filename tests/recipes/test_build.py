@@ -15,12 +15,13 @@ from dipod.config import RunConfig
 from dipod.dry_run import plan
 from dipod.errors import UserError
 from dipod.noise import Noise
+from dipod.parallel import Processes, start
 from dipod.policies.lora import base_network
 from dipod.policies.plain_tokenizers import ByteTokenizer
 from dipod.policies.sampling import SamplerConfig
 from dipod.policies.tokens import Tokens
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
-from dipod.recipes import build_policy, build_task, build_trainer, check, language, load, overlay
+from dipod.recipes import build, build_policy, build_task, build_trainer, check, language, load, overlay
 from dipod.tasks.text import task as text_task
 from tests.checkpoints import llada_settings, write_tiny_dream, write_tiny_llada
 
@@ -187,3 +188,19 @@ def test_a_model_without_enough_places_is_refused_at_the_start(kind: str, tmp_pa
     wide = {"task__completion_length": 704, "sampler__block_length": 32, "sampler__steps": 44}
     with pytest.raises(UserError, match=r"task\.completion_length = 704: the model has 700 places"):
         check(config(tmp_path, [GOOD], **{**fits, **wide}))
+
+
+def test_a_trainer_in_python_joins_the_others_with_the_precision_of_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def join(precision: str) -> Processes:
+        asked.append(precision)
+        return start()
+
+    monkeypatch.setattr(build, "start", join)
+    settings = config(tmp_path, [GOOD], model__mixed_precision="bf16")
+    task = build_task(settings)
+    build_trainer(settings, build_policy(settings, task), task)
+    assert asked == ["bf16"]

@@ -17,7 +17,7 @@ from dipod.errors import UserError, require
 from dipod.files import file_error
 from dipod.guard import NotFinite
 from dipod.launch import HELP as MORE
-from dipod.launch import separate_tasks
+from dipod.launch import said_count
 from dipod.parallel import by_first, first
 from dipod.recipes import AnyConfig, blamed, load, overlay, settle, to_yaml
 from dipod.report import write_report
@@ -80,17 +80,13 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.start,
         "it goes with --resume RUN",
     )
-    tasks = separate_tasks()
-    if tasks:
-        note = f"srun started {tasks} processes that do not know each other, each for a run of its own; {MORE}"
-        print(f"dipod: note: {note}", file=sys.stderr)
     if arguments.resume == AUTO:
         folder, begun = _begun_or_resumed(arguments)
     else:
         folder, begun = (_resumed(arguments), False) if arguments.resume else (_started(arguments), True)
     _see(folder)
     config = runs.read_config(folder)
-    console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}", soft_wrap=True)
+    console.print(f"{config.algorithm} on {config.recipe}, seed {config.seed}: {folder}{said_count()}", soft_wrap=True)
     with Display(console) as display:
         try:
             runs.train(folder, Live(folder, display) if first() else display)

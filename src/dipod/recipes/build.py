@@ -18,7 +18,7 @@ from dipod.control.build import check_control
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
 from dipod.noise import keyed_generator
-from dipod.parallel import Processes
+from dipod.parallel import Processes, start
 from dipod.policies.hub import fetch
 from dipod.policies.lora import LoraSettings, add_lora, base_network, check_adapter, load_adapter, target_layers
 from dipod.policies.masked import MaskedPolicy
@@ -214,7 +214,10 @@ def build_pretrainer(config: RunConfig, policy: MaskedPolicy, task: Task) -> Pre
 
 
 def build_trainer(config: RunConfig, policy: MaskedPolicy, task: Task, processes: Processes | None = None) -> Trainer:
-    """The loop that improves it; problems that cannot be used are found here, before the first evaluation."""
+    """The loop that improves it; problems that cannot be used are found here, before the first evaluation.
+
+    Without ``processes`` it joins those that were started together, as `dipod.parallel.start` does.
+    """
     config = in_steps(config, task)
     task.draw(1, "train", config.seed, 0)
     algorithm, tightening = parse_algorithm(config.algorithm, config)
@@ -229,4 +232,5 @@ def build_trainer(config: RunConfig, policy: MaskedPolicy, task: Task, processes
         config.beta,
         config.logging.completions,
     )
+    processes = processes or start(config.model.mixed_precision)
     return Trainer(policy, task, algorithm, tightening, settings, config.seed, processes)
