@@ -175,3 +175,23 @@ def test_kills(tmp_path: Path) -> None:
     (row,) = found["results"].values()
     assert row["kills"] == {"SIGKILL": 1}
     assert (row["runs_compared"], row["runs_that_differ"], row["left_alive"], row["half_written"]) == (1, 0, 0, 0)
+
+
+def test_grading(tmp_path: Path) -> None:
+    cases = [
+        {"task": "gsm8k", "generation": "<answer>18 dollars</answer>", "reference": 18, "right": True, "source": "a"},
+        {"task": "gsm8k", "generation": "<answer>19</answer>", "reference": 18, "right": False, "source": "b"},
+    ]
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(case) + "\n" for case in cases))
+    found = result(tmp_path, "grading.py", str(path))
+    counts = {"right": 1, "accepted": 1, "wrong": 1, "mistaken": 0}
+    assert found["parsers"]["verify"]["tasks"]["gsm8k"] == counts
+    assert found["parsers"]["strict"]["errs_on"] == ["a"]
+
+
+def test_grading_fuzz(tmp_path: Path) -> None:
+    found = result(tmp_path, "grading_fuzz.py", "--begin", "1", "--texts", "15")
+    assert found["calls"] > 15 * 50
+    assert found["broken"] == found["files_left_behind"] == []
+    assert found["events_that_run_code"] == {}

@@ -17,7 +17,7 @@ from dipod.tasks.text.arithmetic import reaches, uses_numbers
 from dipod.tasks.text.completions import RewardFunction, per_completion
 from dipod.tasks.text.mathematics import TOLERANCE, is_equivalent, last_boxed
 from dipod.tasks.text.parsers import strict_answer, strict_expression, strict_number
-from dipod.tasks.text.references import Countdown, answer_text, exact_number
+from dipod.tasks.text.references import answer_text, exact_number
 from dipod.tasks.text.released_rewards import (
     count_tags,
     released_boxed_and_answer_tags,
@@ -32,7 +32,7 @@ from dipod.tasks.text.released_rewards import (
 )
 from dipod.tasks.text.tags import CLOSE, last_answer, tagged
 from dipod.tasks.text.verify import (
-    reaches_target,
+    every_side_is,
     same_mathematics,
     same_number,
     verified_answer,
@@ -159,13 +159,10 @@ def verified_math_correctness(text: str, answer: Any) -> float:
 @per_completion("numbers", "target")
 def verified_countdown(text: str, numbers: Sequence[int], target: float) -> float:
     """1 if an expression with exactly these numbers reaches the target, 0.1 if only the numbers are right."""
-    expression, problem = (
-        verified_expression(text),
-        Countdown(tuple(map(int, numbers)), exact_number(target, "column target")),
-    )
-    if written_with(expression, problem.numbers) is None:
+    expression = verified_expression(text)
+    if written_with(expression, list(map(int, numbers))) is None:
         return 0.0
-    return 1.0 if reaches_target(expression, problem) else 0.1
+    return 1.0 if every_side_is(expression, exact_number(target, "column target")) else 0.1
 
 
 @per_completion("puzzle", "solution")

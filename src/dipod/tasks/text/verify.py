@@ -101,12 +101,15 @@ def written_with(expression: str | None, numbers: Sequence[int]) -> str | None:
     return next((side for side in sides if uses_numbers(side, numbers)), None)
 
 
+def every_side_is(expression: str | None, target: Fraction) -> bool:
+    """Whether all sides of an equation (or the expression) are the target."""
+    sides = [] if expression is None else _sides(expression)
+    return bool(sides) and all(reaches(side, target) for side in sides)
+
+
 def reaches_target(expression: str | None, reference: Countdown) -> bool:
     """Whether one side of an equation uses the numbers, and it and all other sides are the target."""
-    if written_with(expression, reference.numbers) is None:
-        return False
-    assert expression is not None
-    return all(reaches(side, reference.target) for side in _sides(expression))
+    return written_with(expression, reference.numbers) is not None and every_side_is(expression, reference.target)
 
 
 def same_board(answer: str, reference: Board) -> bool:
