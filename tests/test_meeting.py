@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from dipod import meeting
+from dipod import meeting, partners
 from dipod.errors import Note, UserError
 from dipod.launch import START, WAIT, Launch, minutes, said_count, separate_tasks
 from dipod.meeting import Meeting, connect, meet
@@ -131,7 +131,7 @@ def test_what_the_dead_left_in_the_launcher_s_store_disturbs_nobody(agent: TCPSt
 def test_a_late_comer_ends_alone(agent: TCPStore) -> None:
     launches = of_three(agent.port, 0, 1, 2, hosted=True)
     met = together(launches)
-    with pytest.raises(UserError, match=r"met there without this one|rank 0 of this run did not come"):
+    with pytest.raises(UserError, match=r"met there without this one|did not come there"):
         meet(launches[1], SHORT)
     assert not met[0].store.check(["failed"])
 
@@ -242,3 +242,44 @@ def test_the_python_interface_says_that_copies_are_trained(monkeypatch: pytest.M
     for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     assert said_count() == ", 3 processes"
+
+
+CLOSED = RuntimeError(
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:5033"
+)
+LATE = RuntimeError(
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 6000ms for recv"
+)
+
+
+def test_a_lost_partner_is_one_line_with_its_place(agent: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert partners.broke(CLOSED)
+    assert not partners.broke(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    met: list[Meeting] = together(of_three(agent.port, 0, 1, 2, hosted=True))
+    monkeypatch.setattr(partners, "_met", {met[0].launch: met[0]})
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    where = f"rank 1 ({socket.gethostname()}, process {os.getpid()})"
+    assert partners.loss(CLOSED, [1]).startswith(
+        f"rank 0 of 3 lost {where}, and all stop; the same command with --resume"
+    )
+    assert partners.loss(CLOSED, []).startswith("rank 0 of 3 lost another process, and all stop")
+    assert partners.loss(LATE, [1]) == f"rank 0 of 3 waited 30 minutes for the others in vain; {where} does not answer"
+    assert "all answer, so one is slow: raise DIPOD_WAIT_MINUTES" in partners.loss(LATE, [])
+
+
+def test_a_mistake_before_the_processes_have_met_is_said_by_one(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that fail meet first; a process of its own always speaks."""
+    assert partners.fail(2) == []
+    monkeypatch.setattr(meeting, "ANSWER_SECONDS", LONG)
+    launches = [Launch(rank, 2, "127.0.0.1", port) for rank in range(2)]
+    here = threading.local()
+    monkeypatch.setattr(Launch, "found", lambda: here.launch)
+    monkeypatch.setattr(partners, "_met", {})
+
+    def fails(launch: Launch) -> list[int] | None:
+        here.launch = launch
+        return partners.fail(2)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(fails, launches), key=str) == [None, []]

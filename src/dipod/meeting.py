@@ -19,9 +19,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
@@ -98,10 +99,12 @@ class Meeting:
         mine = json.dumps({"rank": rank, "status": status})
         try:
             if self.store.compare_set("failed", "", mine).decode() != mine:
-                self.store.set(f"left/{rank}", "")
+                self.leave(self.store, ANSWER_SECONDS)
                 return None
             _until(lambda: self.store.check([f"left/{r}" for r in others]), ANSWER_SECONDS)
-            return [r for r in others if not self.store.check([f"left/{r}"])]
+            silent = [r for r in others if not self.store.check([f"left/{r}"])]
+            self.store.set(f"left/{rank}", "")
+            return silent
         except RuntimeError:  # the store is gone
             return [] if self.launch.hosted else [0]
 
@@ -118,7 +121,7 @@ class Meeting:
             if told["rank"] == rank or not self.ending.acquire(blocking=False):
                 return
             status = told["status"]
-            store.set(f"left/{rank}", "")
+            self.leave(store, ANSWER_SECONDS)
         except RuntimeError:
             time.sleep(LINGER_SECONDS)
             if not self.ending.acquire(blocking=False):
@@ -131,17 +134,19 @@ class Meeting:
         sys.stderr.flush()
         os._exit(status)
 
+    def leave(self, store: Store, seconds: float) -> None:
+        """Say that this process ends; rank 0 stays so long for the others to hear all, if the store is its own."""
+        store.set(f"left/{self.launch.rank}", "")
+        if self.launch.rank == 0 and not self.launch.hosted:
+            everyone = [f"left/{rank}" for rank in range(self.launch.size)]
+            _until(lambda: store.check(everyone), seconds)
+
     def part(self) -> None:
-        """Before this process ends: rank 0 stays until the others have gone, if the store is its own."""
+        """Before this process ends well."""
         if self.launch.hosted or not self.ending.acquire(blocking=False):
             return
-        try:
-            self.store.set(f"left/{self.launch.rank}", "")
-            if self.launch.rank == 0:
-                everyone = [f"left/{rank}" for rank in range(self.launch.size)]
-                _until(lambda: self.store.check(everyone), LINGER_SECONDS)
-        except RuntimeError:
-            return
+        with suppress(RuntimeError):
+            self.leave(self.store, LINGER_SECONDS)
 
 
 def _passable(error: Exception) -> Exception:
@@ -224,7 +229,7 @@ def meet(launch: Launch, seconds: float) -> Meeting:
             mend = f"{names} did not come to {launch.place} within {_time(seconds)}; start it, or raise {START}"
             raise UserError("WORLD_SIZE", launch.size, mend)
         if shared.check(["failed"]):
-            shared.set(f"left/{rank}", "")
+            meeting.leave(shared, ANSWER_SECONDS)
             raise SystemExit(json.loads(shared.get("failed"))["status"])
     shared.set("closed", "")
     return meeting
@@ -272,11 +277,18 @@ def _invite(launch: Launch, store: Store, deadline: float) -> Meeting:
 
 
 def _ask(launch: Launch, store: Store, deadline: float, seconds: float) -> Meeting:
-    """The others' part: ask rank 0 for the meeting's name."""
-    word = uuid.uuid4().hex
-    store.set(f"dipod/asked/{store.add('dipod/asked', 1)}", word)
-    if not _until(lambda: store.check([f"dipod/name/{word}"]), deadline - time.monotonic()):
-        mend = f"rank 0 of this run did not come there within {_time(seconds)}; start it, or raise {START}"
-        raise UserError("MASTER_ADDR", launch.place, mend)
-    name = store.get(f"dipod/name/{word}").decode()
-    return Meeting(launch, name, PrefixStore(name, store))
+    """The others' part: ask rank 0 for the meeting's name, again where those of that name have met already."""
+    late = False
+    while True:
+        word = uuid.uuid4().hex
+        store.set(f"dipod/asked/{store.add('dipod/asked', 1)}", word)
+        if not _until(partial(store.check, [f"dipod/name/{word}"]), deadline - time.monotonic()):
+            who = "all of a run have met there without this one" if late else "rank 0 of this run did not come there"
+            mend = f"{who} within {_time(seconds)}; start it, or raise {START}"
+            raise UserError("MASTER_ADDR", launch.place, mend)
+        name = store.get(f"dipod/name/{word}").decode()
+        meeting = Meeting(launch, name, PrefixStore(name, store))
+        late = meeting.store.check(["closed"])
+        if not late:
+            return meeting
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
