@@ -19,7 +19,7 @@ from dipod.launch import START, WAIT, Launch, minutes, said_count, separate_task
 from dipod.meeting import Meeting, connect, meet
 from dipod.parallel import start
 
-LONG, SHORT = 30.0, 0.3
+LONG, SHORT = 30.0, 0.5
 ALL = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node-a", "MASTER_PORT": "29500"}
 
 
@@ -28,6 +28,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANSWER_SECONDS", "LINGER_SECONDS"):
         monkeypatch.setattr(meeting, name, SHORT)
     monkeypatch.setattr(meeting, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(meeting, "LOOK_SECONDS", 0.02)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ to every meeting and tells it to those that ask with a word of their own; all th
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pickle
@@ -40,7 +41,26 @@ LINGER_SECONDS = 5.0
 """How long the end of the store is not taken for the end of the run: rank 0 may be done first."""
 AGAIN_SECONDS = 60.0
 """How long a further connection to a store that has answered may take."""
-FOREVER = timedelta(days=365)
+LOOK_SECONDS = 0.5
+"""How often a process looks whether another has failed."""
+
+_over = threading.Event()
+_threads: list[threading.Thread] = []
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Before the interpreter goes: a thread inside of the store would take it down."""
+    _over.set()
+    for thread in _threads:
+        thread.join(LINGER_SECONDS)
+
+
+def in_background(work: Callable[[], None]) -> None:
+    """Run ``work`` beside this thread; it is to end when `_over` is set."""
+    thread = threading.Thread(target=work, daemon=True)
+    _threads.append(thread)
+    thread.start()
 
 
 @dataclass
@@ -73,7 +93,7 @@ class Meeting:
                 raise
             self.store.set(key, pickle.dumps((found, None)))  # type: ignore[arg-type]
             return found
-        _until(lambda: self.store.check([key]), FOREVER.total_seconds())
+        _until(lambda: self.store.check([key]), float("inf"))
         answer, failure = pickle.loads(self.store.get(key))
         if failure is not None:
             raise failure
@@ -116,15 +136,16 @@ class Meeting:
         """
         rank, status = self.launch.rank, 1
         try:
-            store.wait(["failed"], FOREVER)
+            while not store.check(["failed"]):
+                if _over.wait(LOOK_SECONDS):
+                    return
             told = json.loads(store.get("failed"))
             if told["rank"] == rank or not self.ending.acquire(blocking=False):
                 return
             status = told["status"]
             self.leave(store, ANSWER_SECONDS)
         except RuntimeError:
-            time.sleep(LINGER_SECONDS)
-            if not self.ending.acquire(blocking=False):
+            if _over.wait(LINGER_SECONDS) or not self.ending.acquire(blocking=False):
                 return
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"dipod: error: nobody answers at {self.launch.place} any more", file=sys.stderr)
@@ -265,14 +286,14 @@ def _invite(launch: Launch, store: Store, deadline: float) -> Meeting:
                 if number not in told and own.check([f"dipod/asked/{number}"]):
                     own.set(f"dipod/name/{own.get(f'dipod/asked/{number}').decode()}", name)
                     told.add(number)
-            return own.check([f"{name}/closed"])
+            return _over.is_set() or own.check([f"{name}/closed"])
 
         try:
             _until(tell_new, deadline - time.monotonic())
         except RuntimeError:
             return
 
-    threading.Thread(target=tell, daemon=True).start()
+    in_background(tell)
     return meeting
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from dipod.errors import UserError, require
 from dipod.launch import START, WAIT, Launch, minutes
-from dipod.meeting import AGAIN_SECONDS, Meeting, connect, meet
+from dipod.meeting import AGAIN_SECONDS, Meeting, connect, in_background, meet
 
 MEET_TO_FAIL_SECONDS = 60.0
 """How long a process that fails before it has met the others waits for them, so that one speaks for all."""
@@ -42,7 +43,7 @@ def join() -> Meeting | None:
     _met[launch] = None
     _met[launch] = meeting = meet(launch, 60 * minutes(START))
     own = PrefixStore(meeting.name, connect(launch, AGAIN_SECONDS))
-    threading.Thread(target=meeting.watch, args=(own,), daemon=True).start()
+    in_background(partial(meeting.watch, own))
     if not dist.is_initialized():
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",

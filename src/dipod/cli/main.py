@@ -99,6 +99,8 @@ def entry() -> NoReturn:
     try:
         status = main()
         sys.stdout.flush()
+    except SystemExit as end:  # `--help`, or another process has said why
+        status = end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
