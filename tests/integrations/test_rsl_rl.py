@@ -172,13 +172,14 @@ def test_a_gap_is_held_by_a_moving_beta_or_by_stages() -> None:
 
 
 def test_watching_reports_the_exact_gap_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    made = runner(monitor={"every": 1, "budget": 1.0, "rollouts": 16, "aligned": 4})
+    made = runner(monitor={"every": 1, "budget": 1.0, "rollouts": 16, "aligned": 16})
     watched = roll_out(made)
     observation = watched.storage.observations["policy"].flatten(0, 1)[torch.arange(16) * STEPS]
     expected = measure_gap(watched.actor.policy, observation, 0.005, derive(3, "monitor", 0))
     found = watched.update()
     assert found["monitor_gap"] == pytest.approx(expected["gap"], rel=1e-5)
-    assert -1 <= found["monitor_cosine"] <= 1.5
+    assert found["monitor_entropy"] == pytest.approx(expected["entropy"], rel=1e-5)
+    assert 0.8 < found["monitor_cosine"] <= 1
     assert watched.watch.looks[0][1] == found["monitor_gap"]
     unwatched = roll_out(runner(monitor={"every": 0}))
     assert "monitor_gap" not in unwatched.update()
