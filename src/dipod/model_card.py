@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -215,6 +216,8 @@ def _flags(config: RunConfig) -> list[str] | None:
 
 def _spelled(field: str, value: Any) -> str:
     """A value as a flag takes it."""
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(without_folders(field, value))
 
 

@@ -104,6 +104,6 @@ def _value(config: AnyConfig, path: str) -> Any:
 
 
 def _values(kind: Any) -> str:
-    if get_origin(kind) is dict:
+    if get_origin(kind) in (dict, tuple):
         return "JSON"
     return "|".join(get_args(kind)) if get_origin(kind) is Literal else str(kind.__name__).upper()

@@ -15,6 +15,7 @@ import yaml
 from scipy.stats import chi2
 
 from dipod.errors import UserError
+from dipod.model_card import _spelled
 from dipod.recipes import (
     build_policy,
     build_task,
@@ -29,7 +30,7 @@ from dipod.recipes import (
 from dipod.tasks.text.mixtures import Source, parse_sources, places
 from dipod.tasks.text.rows import DataNote, Row
 from dipod.tasks.text.sources import load_rows, read_rows
-from dipod.tasks.text.task import TextTask
+from dipod.tasks.text.task import OverlongPrompts, TextTask
 from tests.checkpoints import write_tiny_llada
 from tests.tasks.text.test_task import ROWS, custom
 
@@ -151,6 +152,7 @@ def test_examples_and_sources_in_yaml_survive_a_round_trip(tmp_path: Path) -> No
     assert read_run_config(tmp_path / "again.yaml") == config
     typed = overlay(config, {"task.examples": '[{question: "1 + 1?", answer: 2}]'})
     assert typed == config
+    assert overlay(config, {"task.examples": _spelled("task.examples", task.examples)}) == config, "as a card says it"
     for bad in ("[1]", "{", "7", "[{question: q}]"):
         with pytest.raises(UserError, match=r"task\.examples = .*give a list of"):
             overlay(config, {"task.examples": bad})
@@ -194,6 +196,15 @@ def test_without_weights_a_mixture_is_one_file(tmp_path: Path) -> None:
     mixed = custom(tmp_path, ROWS, train_source=", ".join(halves))
     assert mixed.size() == together.size() == 10
     assert mixed.draw(7, "train", 3, 2).rows == together.draw(7, "train", 3, 2).rows
+
+
+def test_a_source_that_loses_all_its_problems_is_named(tmp_path: Path) -> None:
+    short = write(tmp_path / "a.jsonl", ROWS)
+    long = write(tmp_path / "b.jsonl", [{"question": "x" * 300, "answer": "0"}])
+    task = custom(tmp_path, ROWS, train_source=f"{short}*1, {long}*1", overlong="drop")
+    said = r"task\.train_source = '.*b\.jsonl': all its prompts are longer than task\.max_prompt"
+    with pytest.raises(UserError, match=said), pytest.warns(OverlongPrompts):
+        task.draw(1, "train", 0, 0)
 
 
 def test_columns_of_a_mixture_may_differ(tmp_path: Path) -> None:

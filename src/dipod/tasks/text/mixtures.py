@@ -135,8 +135,6 @@ def places(parts: Sequence[int], weights: Sequence[float], seed: int, wanted: ra
     if not weights:
         return _shuffled(len(parts), 0, wanted, seed, "order")
     sizes = [bisect_left(parts, part + 1) - bisect_left(parts, part) for part in range(len(weights))]
-    empty = next((part for part, size in enumerate(sizes) if not size), None)
-    require(empty is None, "task.train_source", empty, "this source of the mixture has no problem that is short enough")
     chosen = []
     for place in wanted:
         part, rank = _drawn(tuple(weights), seed, place)

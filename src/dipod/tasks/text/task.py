@@ -178,6 +178,10 @@ class TextTask:
             self.notes[split] = f"{many} than task.max_prompt ({limit} tokens) and {fate}"
             warnings.warn(self.notes[split], OverlongPrompts, stacklevel=2)
         parts = tuple(rows.parts[i] for i in kept) if isinstance(rows, Rows) else ()
+        sources = rows.sources if isinstance(rows, Rows) else ()
+        lost = next((source.place for part, source in enumerate(sources) if part not in parts), None)
+        mend = f"all its prompts are longer than task.max_prompt ({limit} tokens)"
+        require(lost is None, f"task.{split}_source", lost, mend)
         return Questions(tuple(dict(rows[i]) for i in kept), tuple(tuple(prompts[i][-limit:]) for i in kept), parts)
 
     def _prompt(self, row: Row, split: Split) -> list[int]:
