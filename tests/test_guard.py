@@ -41,6 +41,11 @@ def settings(changes: dict[str, Any]) -> dict[str, Any]:
 
 CASES: dict[str, tuple[Callable[..., AnyConfig], dict[str, Any], str]] = {
     "masked": (tiny, {"optimiser.learning_rate": 1e30, "optimiser.warmup": 0}, "gradient"),
+    "grown": (
+        tiny,
+        {"optimiser.learning_rate": 50.0, "trainer.steps": 20, "trainer.evaluate_every": 0, "optimiser.warmup": 20},
+        "gradient|proxy|ELBO",
+    ),
     "stage": (tiny, {"algorithm": "fpo+interleave", "interleave.learning_rate": 1e30}, "gradient|ELBO"),
     "pretraining": (tiny, {"pretrain.learning_rate": 1e30, "pretrain.save_every": 1}, "gradient"),
     "control": (tiny_control, {"optimiser.learning_rate": 1e30, "algorithm": "fpopp"}, "gradient|action|ratio"),
@@ -67,7 +72,7 @@ def test_the_command_that_is_printed_brings_the_run_to_its_end(
     assert main(shlex.split(command[1])) == 0, capsys.readouterr().err
     assert runs.finished(folder, runs.read_config(folder))
     (change,) = (json.loads(line) for line in (folder / CHANGES).read_text().splitlines())
-    assert change["before"] == 1e30 > change["after"]
+    assert change["before"] == max(change["before"], 50.0) > change["after"]
 
 
 def test_a_bad_weight_is_not_saved_over_a_good_checkpoint(tmp_path: Path) -> None:
@@ -98,7 +103,7 @@ def test_rewards_of_any_task_must_be_finite() -> None:
 def with_checkpoints(folder: Path, weights: dict[int, float], losses: dict[int, float]) -> AnyConfig:
     config = tiny(optimiser__learning_rate=1.0)
     runs.create(folder, config)
-    rows = [{"step": step, "largest_weight": 2.0} for step in range(max(weights) + 1)]
+    rows = [{"step": step, "largest_weight": 2.0} for step in range(max(weights) + 2)]
     (folder / runs.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     for step, weight in weights.items():
         state = {"step": step, "largest_weight": weight, "loss": losses.get(step, 0.5)}
@@ -107,14 +112,19 @@ def with_checkpoints(folder: Path, weights: dict[int, float], losses: dict[int, 
 
 
 def test_the_last_healthy_checkpoint_is_the_one_that_is_advised(tmp_path: Path) -> None:
-    """Two hundred is a hundred times the untrained model's; its recipe's rate is what is advised."""
+    """Twenty is ten times the untrained model's; its recipe's rate is what is advised."""
     found = NotFinite("gradient", math.nan, "lower it")
-    config = with_checkpoints(tmp_path / "sick", {2: 3.0, 4: 150.0, 6: 201.0}, {})
+    config = with_checkpoints(tmp_path / "sick", {2: 3.0, 4: 15.0, 6: 21.0}, {})
     said = advice(tmp_path / "sick", config, found)
-    assert "update 4 is healthy (largest weight 150, loss 0.5)" in said
+    assert "update 4 is healthy (largest weight 15, loss 0.5)" in said
     assert f"--resume {tmp_path / 'sick'} --from 4 --optimiser.learning_rate 0.0015`" in said
     config = with_checkpoints(tmp_path / "well", {2: 3.0, 4: 5.0}, {})
     assert "--from" not in advice(tmp_path / "well", config, found)
+    (tmp_path / "well" / CHANGES).write_text('{"step": 4, "setting": "optimiser.learning_rate"}\n')
+    assert "update 2 is healthy" in advice(tmp_path / "well", config, found), "from 4 it did not help"
+    config = with_checkpoints(tmp_path / "next", {2: 3.0, 4: 5.0, 5: 5.0}, {})
+    (tmp_path / "next" / runs.METRICS).write_text('{"step": 5}\n')
+    assert "update 4 is healthy" in advice(tmp_path / "next", config, found), "the bad step began with 5"
     config = with_checkpoints(tmp_path / "loss", {2: 3.0, 4: 5.0}, {4: math.inf, 2: math.nan})
     assert "begin again" in advice(tmp_path / "loss", config, found)
 

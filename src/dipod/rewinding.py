@@ -18,9 +18,10 @@ from dipod.files import write_text
 from dipod.guard import RATE, NotFinite
 from dipod.locks import hold
 from dipod.recipes import AnyConfig, load, overlay, to_yaml
+from dipod.records import read_lines
 from dipod.report.labels import flat, path_of
 
-HUGE = 100.0
+HUGE = 10.0
 """A checkpoint is healthy while its largest weight is at most so many times that of the untrained model, or of 1."""
 ASIDE, CHANGES = "set-aside", "changes.jsonl"
 PRETRAINING_RATE = "pretrain.learning_rate"
@@ -91,12 +92,18 @@ def retune(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def advice(folder: Path, config: AnyConfig, error: NotFinite) -> str:
-    """What to do after `NotFinite`: the last healthy checkpoint, and a command that goes on from it."""
+    """What to do after `NotFinite`: the last healthy checkpoint, and a command that goes on from it.
+
+    The state that the bad step began with is not healthy: at any learning rate it would come to the same numbers.
+    Nor is one that was gone on from before, at a rate that did not help.
+    """
     found = steps_of(folder / runs.CHECKPOINTS)
     states = {step: _state(path) for step, path in found.items()}
     rows = runs.read_metrics(folder)
     limit = HUGE * max(1.0, rows[0].get("largest_weight", 1.0) if rows else 1.0)
-    step = max((step for step, state in states.items() if _healthy(state, limit)), default=0)
+    done, tried = int(rows[-1]["step"]) if rows else 0, _tried(folder, error.rate)
+    before = done if tried is None or max(found, default=0) > tried else min(done, tried)
+    step = max((step for step, state in states.items() if step < before and _healthy(state, limit)), default=0)
     partial = steps_of(folder / runs.CHECKPOINTS / runs.PRETRAINING)
     sick = any(number > step for number in found) or any(not _healthy(_state(p), limit) for p in partial.values())
     back = f" --from {step}" if sick else ""
@@ -104,8 +111,14 @@ def advice(folder: Path, config: AnyConfig, error: NotFinite) -> str:
     if not step:
         return f"no later state is healthy; begin again with `{command}`" if sick else f"go on with `{command}`"
     state = states[step]
-    numbers = f"largest weight {state['largest_weight']:.3g}, loss {state['loss']:.3g}"
+    numbers = f"largest weight {state['largest_weight']:.3g}, loss {state['loss'] + 0.0:.3g}"
     return f"update {step} is healthy ({numbers}); go on from there with `{command}`"
+
+
+def _tried(folder: Path, rate: str) -> int | None:
+    """From which step the run has gone on at another rate, the last time that it did."""
+    steps = [int(row["step"]) for row in read_lines(folder / CHANGES) if row.get("setting") == rate]
+    return steps[-1] if steps else None
 
 
 def _state(folder: Path) -> Mapping[str, Any]:
