@@ -244,3 +244,9 @@ def test_a_run_counts_successes_and_errors_where_there_are_any(tmp_path: Path, m
     runs.create(tmp_path / "plain", plain)
     runs.train(tmp_path / "plain", runs.Silent())
     assert not [key for key in runs.read_metrics(tmp_path / "plain")[-1] if "success" in key or "errors" in key]
+
+
+def test_an_evaluation_names_the_environment_that_gives_no_number() -> None:
+    environment = build_own(OwnConfig(f"{TOYS}:Failing", arguments={"how": "nan", "border": -0.5}), 3)
+    with pytest.raises(UserError, match=r"observation\[\d, 1\] = nan: environment \d of Failing gave a number"):
+        evaluate(Still(), environment, seed=2)

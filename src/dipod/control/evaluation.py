@@ -18,6 +18,7 @@ from dipod.noise import keyed_generator
 from dipod.policies.flow import ChainPolicy, FlowPolicy
 from dipod.policies.gaussian import GaussianPolicy
 from dipod.policies.vae import VaePolicy
+from dipod.tasks.control.guard import check_step
 from dipod.tasks.control.protocol import Environment
 
 GAP_SAMPLES = 64
@@ -54,6 +55,7 @@ def evaluate(policy: Any, environment: Environment, seed: int = 0, peers: Peers 
         for _ in range(environment.max_episode_length):
             action = policy.mode(observation) if name == "greedy" else policy.act(observation, generator)[0]
             step = environment.step(action, generator)
+            check_step(environment, step)
             returns, lengths = returns + step.reward.double() * alive, lengths + alive
             if step.success is not None:
                 told = step.success.double().to(device)
