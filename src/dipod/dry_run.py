@@ -126,7 +126,7 @@ def _adapters(network: nn.Module, config: RunConfig) -> int:
     """Parameters of the adapters."""
     size = config.model
     if size.adapter:
-        return check_adapter(network, fetch(size.adapter))
+        return check_adapter(network, fetch(size.adapter, field="model.adapter"))
     LoraSettings(size.lora_rank, size.lora_alpha, size.lora_dropout, size.lora_targets)
     names = target_layers(network, size.lora_targets)
     layers = [linear for name, linear in block_linears(network) if name.rpartition(".")[2] in names]

@@ -106,10 +106,16 @@ def located(code: Mapping[str, Any], repository: str) -> dict[str, Any]:
     return {role: locate(module) for role, module in code.items()}
 
 
-def fetch(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
+def fetch(name: str | Path, revision: str | None = None, weights: bool = True, field: str = "model") -> Path:
     """The folder of a model: ``name`` itself, or the hub's model of that name, downloaded unless it is cached.
 
     Code and pickles are never downloaded. A mistyped path is not asked of the hub; see `refuse_mistyped`.
+
+    Args:
+        name: as above.
+        revision: branch, tag or commit on the hub.
+        weights: download them too.
+        field: the setting, for complaints.
 
     Raises:
         UserError: no such folder, and the hub does not give it either.
@@ -118,15 +124,16 @@ def fetch(name: str | Path, revision: str | None = None, weights: bool = True) -
     if folder.is_dir():
         return folder
     if not revision:
-        refuse_mistyped("model", str(name), "for the hub's model of that name give model.revision too")
-    require(bool(HUB_NAME.fullmatch(str(name))), "model", str(name), "give a folder or a hub name such as owner/model")
+        escape = "give model.revision too" if field == "model" else "start in another folder"
+        refuse_mistyped(field, str(name), f"where that name on the hub is meant, {escape}")
+    require(bool(HUB_NAME.fullmatch(str(name))), field, str(name), "give a folder or a hub name such as owner/model")
     hub = load_extra("huggingface_hub")
     patterns = [*TEXT_PATTERNS, *(WEIGHT_PATTERNS if weights else ())]
     try:
         return Path(hub.snapshot_download(str(name), revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError("model", str(name), f"no such folder, and the hub does not give it ({reason})") from error
+        raise UserError(field, str(name), f"no such folder, and the hub does not give it ({reason})") from error
 
 
 def refuse_mistyped(field: str, name: str, escape: str) -> None:

@@ -116,7 +116,7 @@ def check_model(config: ModelConfig, task: Task) -> nn.Module:
     network = check_pretrained(config.path, config.revision or None)
     check_fit(network, task)
     if config.adapter:
-        check_adapter(network, fetch(config.adapter))
+        check_adapter(network, fetch(config.adapter, field="model.adapter"))
     elif config.lora_rank:
         target_layers(network, adapters_of(config).targets)
     if config.load_in_4bit:
@@ -180,8 +180,8 @@ def build_policy(config: RunConfig, task: Task) -> MaskedPolicy:
         network = MaskedTransformer(shape, torch.Generator().manual_seed(config.seed))
     network.gradient_checkpointing = config.model.gradient_checkpointing  # type: ignore[assignment]
     if config.model.adapter:
-        start = fetch(config.model.adapter)
-        network = load_adapter(network, start, keep_start=config.objective.kl_weight > 0)
+        begun = fetch(config.model.adapter, field="model.adapter")
+        network = load_adapter(network, begun, keep_start=config.objective.kl_weight > 0)
     elif config.model.lora_rank:
         network = add_lora(network, adapters_of(config.model), keyed_generator(config.seed, "adapters"))
     return policy_of(network.eval(), task)
