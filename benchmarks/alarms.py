@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ GROWING: dict[str, Any] = {
     "trainer.prompts": 32,
 }
 ALONE = Beta(0.0, 0.4)
+RESAMPLED = 200
+"""Further series at a fixed policy, drawn from all looks at it with replacement."""
 
 
 def trainer_of(settings: dict[str, Any]) -> Trainer:
@@ -90,7 +93,11 @@ def summary(series: Sequence[Sequence[Look]]) -> dict[str, Any]:
     """What the looks measured, and the share of series in which something is said."""
     gaps = [_gap(seen).gap for each in series for seen in each]
     cosines = [_cosine(seen) for each in series for seen in each]
+    every = [seen for each in series for seen in each]
+    draw = random.Random(0)
+    mixed = [[draw.choice(every) for _ in series[0]] for _ in range(RESAMPLED)]
     rates = {
+        "warned_resampled": sum(any(said(each)) for each in mixed) / RESAMPLED,
         "warned": sum(any(said(each)) for each in series) / len(series),
         "warned_formerly": sum(any(said_formerly(each)) for each in series) / len(series),
     }
@@ -156,6 +163,7 @@ def main() -> None:
             results[name] = growing({**GROWING, **changed}, arguments.series, arguments.looks, arguments.updates)
         else:
             results[name] = fixed({**FIXED[name], **changed}, arguments.series, arguments.looks)
+        results[name]["command"] = origin["command"]
         write_json(arguments.out, {**origin, "results": results})
         print(name, json.dumps(results[name]), flush=True)
 
