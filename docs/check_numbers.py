@@ -19,7 +19,8 @@ a format. A column may have a source and a row of its own, {source: .., value: .
 {unchecked: reason}; with ``one: true`` a number that all seeds share is said once. A row may have a value of its own,
 {shown: {value: ..}}, and {} in a value or a row stands for the label.
 
-Sentences are checked by `claims.yaml`: a file, a sentence with {} for every number, the JSON, and what the numbers are.
+Sentences are checked by `claims.yaml`: a file, a sentence with {} for every number, the JSON (others by ``of(FILE)``),
+what the numbers are, and under ``holds`` what must be true for the words ("on every seed") to be right.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ def read(source: str) -> dict[str, list[dict[str, Any]]]:
         found.setdefault(one["policy"], []).append({**one, **rows})
     for row in content.get("results", []) if isinstance(content.get("results"), list) else ():
         found.setdefault(" ".join(str(part) for part in list(row.values())[:2]), []).append(row)
+    for parser, result in content.get("parsers", {}).items():
+        tasks = {f"{task}.{name}": count for task, counts in result["tasks"].items() for name, count in counts.items()}
+        found[parser] = [{**tasks, "share": tasks["all.accepted"] / tasks["all.right"]}]
     for key, labels in content.get("equal_cost", {}).items():
         for label, values in labels.items() if isinstance(labels, dict) else ():
             for row, number in zip(found[label], values, strict=True):
@@ -161,17 +165,21 @@ def check_tables(path: Path, write: bool) -> tuple[list[str], int]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What expressions in `claims.yaml` may use of a claim's JSON, beside ``min``, ``max``, ``abs`` and ``sum``."""
+    """What expressions in `claims.yaml` may use of a claim's JSON, beside functions of Python's own."""
 
     source: str
+
+    def labels(self) -> list[str]:
+        """What rows the file has."""
+        return list(read(self.source))
 
     def all(self, label: str, name: str) -> list[float]:
         """A metric of every seed."""
         return [float(value(row, name)) for row in read(self.source)[label]]
 
-    def median(self, label: str, name: str) -> float:
-        """Its median over seeds."""
-        return statistics.median(self.all(label, name))
+    def median(self, label: str | list[float], name: str = "") -> float:
+        """A metric's median over seeds, or that of a list."""
+        return statistics.median(self.all(label, name) if isinstance(label, str) else label)
 
     def ratios(self, above: str, below: str, name: str) -> list[float]:
         """One label's metric over another's, seed by seed."""
@@ -181,10 +189,18 @@ class Facts:
         """A share of every seed, times 100."""
         return [100 * share for share in self.all(label, name)]
 
-    def points(self, first: str, second: str, name: str) -> list[float]:
-        """One label's share minus another's, seed by seed, times 100."""
-        pairs = zip(self.percent(first, name), self.percent(second, name), strict=True)
-        return [one - other for one, other in pairs]
+    def points(self, first: str, second: str, name: str, other: str = "") -> list[float]:
+        """One label's share minus another's (which may be of another file), seed by seed, times 100."""
+        pairs = zip(self.percent(first, name), Facts(other or self.source).percent(second, name), strict=True)
+        return [one - two for one, two in pairs]
+
+    def change(self, label: str, name: str, base: str) -> list[float]:
+        """One share minus another of the same label, seed by seed, times 100."""
+        return [one - two for one, two in zip(self.percent(label, name), self.percent(label, base), strict=True)]
+
+    def kept(self, label: str, name: str, base: str) -> list[float]:
+        """One share as a percentage of another of the same label, seed by seed."""
+        return [100 * one / two for one, two in zip(self.all(label, name), self.all(label, base), strict=True)]
 
     def json(self) -> Any:
         """The whole file."""
@@ -192,19 +208,25 @@ class Facts:
 
 
 def check_claims(path: Path) -> tuple[list[str], int]:
-    """What is wrong with the sentences, and how many numbers were compared."""
+    """What is wrong with the sentences, and how many numbers and statements were compared."""
     wrong, count = [], 0
-    usual = {function.__name__: function for function in (min, max, abs, sum, len)}
     for claim in yaml.safe_load(path.read_text(encoding="utf-8")):
         facts = Facts(claim["source"])
-        known = {name: getattr(facts, name) for name in ("all", "median", "ratios", "percent", "points", "json")}
-        texts: list[str] = []
-        for expression, form in claim["numbers"]:
-            found = eval(expression, {"__builtins__": {}}, {**usual, **known})
-            texts += [format(number, form) for number in (found if isinstance(found, list) else [found])]
-        sentence = re.sub(r"\s+", " ", claim["text"]).strip()
+        known = {name: getattr(facts, name) for name in vars(Facts) if not name.startswith("_") and name != "source"}
+        known |= {function.__name__: function for function in (min, max, abs, sum, len, round, sorted, zip)}
+        known |= {"__builtins__": {}, "of": Facts, "every": all}
+        sentence, texts = re.sub(r"\s+", " ", claim["text"]).strip(), []
+        try:
+            for expression, form in claim.get("numbers", []):
+                found = eval(expression, dict(known))
+                texts += [format(number, form) for number in (found if isinstance(found, list) else [found])]
+            false = [one for one in claim.get("holds", []) if eval(one, dict(known)) is not True]
+        except (ArithmeticError, LookupError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
+            wrong.append(f"{claim['file']}: nothing there to check {sentence!r} by: {error!r}")
+            continue
         right, page = sentence.format(*texts), (ROOT / claim["file"]).read_text(encoding="utf-8")
-        count += len(texts)
+        count += len(texts) + len(claim.get("holds", []))
+        wrong += [f"{claim['file']}: {right!r} is not so: {one}" for one in false]
         if right not in re.sub(r"\s+", " ", page):
             wrong.append(f"{claim['file']}: should say {right!r}")
     return wrong, count
@@ -222,7 +244,7 @@ def main() -> int:
     found, numbers = check_claims(ROOT / "docs" / "claims.yaml")
     for line in wrong + found:
         print(line, file=sys.stderr)
-    print(f"{cells} cells of tables and {numbers} numbers in sentences checked, {len(wrong + found)} wrong")
+    print(f"checked {cells} cells of tables, {numbers} numbers and statements in prose: {len(wrong + found)} wrong")
     return 1 if wrong + found else 0
 
 

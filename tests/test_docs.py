@@ -59,8 +59,8 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_number_of_ours_is_that_of_its_json() -> None:
     check = module(SCRIPT.parents[1])
-    wrong = [line for path in check.ROOT.glob("docs/*.md") for line in check.check_tables(path, False)[0]]
-    wrong += check.check_tables(check.ROOT / "README.md", False)[0]
+    pages = [path for pattern in check.DOCUMENTS for path in check.ROOT.glob(pattern)]
+    wrong = [line for path in pages for line in check.check_tables(path, False)[0]]
     wrong += check.check_claims(check.ROOT / "docs" / "claims.yaml")[0]
     assert wrong == []
 
@@ -105,3 +105,32 @@ def test_sentences_are_checked(root: Path) -> None:
     assert module(root).check_claims(claims) == ([], 2)
     (root / "README.md").write_text("FPO solves 51 % and 25 %.")
     assert "50 % and 25 %" in module(root).check_claims(claims)[0][0]
+
+
+def test_statements_are_checked(root: Path) -> None:
+    (root / "README.md").write_text("More on every seed, by 25 points.")
+    other = json.loads((root / "docs" / "some.json").read_text())["cells"]
+    (root / "docs" / "other.json").write_text(json.dumps({"cells": [{**cell, "solved": 0.25} for cell in other]}))
+    claims = root / "docs" / "claims.yaml"
+    claim = """- file: README.md
+  text: More on every seed, by {} points
+  source: docs/some.json
+  numbers: [["points('fpo', 'fpo', 'solved', 'docs/other.json')[0]", .0f]]
+  holds:
+    - "len(all('fpo', 'solved')) == 2 and every(one > 0 for label in labels() for one in all(label, 'solved'))"
+    - "min(points('fpo', 'fpo', 'solved', 'docs/other.json')) >= 0"
+"""
+    claims.write_text(claim)
+    assert module(root).check_claims(claims) == ([], 3)
+    claims.write_text(claim.replace(">= 0", "> 0"))  # the second seed is level
+    (said,) = module(root).check_claims(claims)[0]
+    assert "is not so: min(points(" in said
+
+
+def test_a_list_is_no_statement_and_a_claim_without_its_number_is_named(root: Path) -> None:
+    (root / "README.md").write_text("More.")
+    claims = root / "docs" / "claims.yaml"
+    claims.write_text("""- {file: README.md, text: More, source: docs/some.json, holds: ["all('fpo', 'solved')"]}\n""")
+    assert "is not so" in module(root).check_claims(claims)[0][0]
+    claims.write_text("""- {file: README.md, text: More, source: docs/some.json, holds: ["all('ppo', 'solved')"]}\n""")
+    assert "nothing there to check 'More'" in module(root).check_claims(claims)[0][0]
