@@ -188,17 +188,18 @@ def launched(python: Path, folder: Path) -> dict[str, Any]:
     given = environment(python, SLURM_GPUS_ON_NODE="1", **more)
     given["PATH"] = f"{stands}:{given['PATH']}"
     job = begin(["bash", str(LAUNCH / "slurm.sh"), *arguments("sudoku", settings, folder / "slurm")], given)
-    killed = kill_one(folder / "slurm", step=3)
+    killed = kill_one(folder / "slurm", 3, job)
     wait_for([job], 600)
     return {"killed": [killed], "died": 1, **compared(folder / "slurm", folder / "torchrun")}
 
 
-def kill_one(folder: Path, step: int) -> list[Any]:
+def kill_one(folder: Path, step: int, job: subprocess.Popen[str]) -> list[Any]:
     """Kill the process that holds a run's lock, as soon as the step's metrics are there."""
     deadline = time.monotonic() + 300
     while len(runs.read_metrics(folder)) <= step:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{folder} did not come to step {step}")
+        if time.monotonic() > deadline or job.poll() is not None:
+            job.kill()
+            raise SystemExit(f"{folder} did not come to step {step}: {job.communicate()[0]}")
         time.sleep(0.01)
     holder = json.loads((folder / ".lock").read_text())["pid"]
     os.kill(holder, 9)

@@ -19,9 +19,9 @@
 # LAUNCH is ddp, fsdp or zero2; RESTARTS is how often processes are started again within a job. The run folder must be
 # on a file system that all nodes share.
 set -euo pipefail
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 gpus=${SLURM_GPUS_ON_NODE:-1}
-export HEAD=$head PORT=$((29400 + SLURM_JOB_ID % 1000)) GPUS=$gpus PROCESSES=$((gpus * SLURM_JOB_NUM_NODES))
+export HEAD=${nodes%%$'\n'*} PORT=$((29400 + SLURM_JOB_ID % 1000)) GPUS=$gpus PROCESSES=$((gpus * SLURM_JOB_NUM_NODES))
 export CONFIG; CONFIG=$(dipod recipes --launch "${LAUNCH:-ddp}")
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}  # seconds to finish a step and to save
 srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch --config_file "$CONFIG" \
