@@ -1,7 +1,8 @@
 """Hostile texts through every parser and every reward: time, agreement, and whether anything of a text is run.
 
     python benchmarks/grading_fuzz.py                        (100,000 texts)
-    python benchmarks/grading_fuzz.py --begin 25000 --texts 25000 --out part.json
+    python benchmarks/grading_fuzz.py --begin 25000 --texts 25000 --out part-1.json       (a part, on a busy machine)
+    python benchmarks/grading_fuzz.py --merge part-0.json part-1.json
 
 A text is made of pieces that are hard on patterns, parsers of LaTeX and evaluators, some of which would leave a file
 behind if they were run; one in a thousand has 100,000 characters. Of every call the processor time is taken, that of
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import os
 import random
@@ -233,6 +235,22 @@ def _rewarded(function: RewardFunction, text: str, columns: dict[str, list[Any]]
     return function([""], [text], **columns)
 
 
+def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One result of several parts: sums, and the slowest calls of all."""
+    whole = {**parts[0], "command": [part["command"] for part in parts]}
+    for key, value in parts[0].items():
+        rest = [part[key] for part in parts[1:]]
+        if key in {"threads", "load_average", "first_text"}:
+            whole[key] = [value, *rest]
+        elif isinstance(value, (int, float)):
+            whole[key] = round(value + sum(rest), 1)
+        elif key in {"broken", "files_left_behind", "slowest"}:
+            whole[key] = value + [row for more in rest for row in more]
+        elif key == "events_that_run_code":
+            whole[key] = dict(sum((Counter(part[key]) for part in parts), Counter()))
+    return {**whole, "slowest": sorted(whole["slowest"], key=lambda row: -row["seconds"])[:10]}
+
+
 def main() -> None:
     """Grade, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,7 +259,12 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=5, help="ask math-verify on every so many texts")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this long, with fewer texts")
     parser.add_argument("--out", type=Path, default=RESULTS / "grading-fuzz-cpu.json")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="put results of parts together")
     arguments = parser.parse_args()
+    if arguments.merge:
+        parts = sorted((json.loads(path.read_text()) for path in arguments.merge), key=lambda part: part["first_text"])
+        write_json(arguments.out, merged(parts))
+        return
     warnings.simplefilter("ignore", UndecidedAnswers)
     where = provenance("grading_fuzz.py", "cpu")
     watch = Watch()
