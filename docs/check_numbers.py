@@ -218,9 +218,9 @@ def check_claims(path: Path) -> tuple[list[str], int]:
         sentence, texts = re.sub(r"\s+", " ", claim["text"]).strip(), []
         try:
             for expression, form in claim.get("numbers", []):
-                found = eval(expression, dict(known))
+                found = eval(f"({expression})", dict(known))
                 texts += [format(number, form) for number in (found if isinstance(found, list) else [found])]
-            false = [one for one in claim.get("holds", []) if eval(one, dict(known)) is not True]
+            false = [one for one in claim.get("holds", []) if eval(f"({one})", dict(known)) is not True]
         except (ArithmeticError, LookupError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
             wrong.append(f"{claim['file']}: nothing there to check {sentence!r} by: {error!r}")
             continue
