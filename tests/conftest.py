@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import product
 
 import pytest
@@ -13,6 +14,13 @@ from dipod.policies.tokens import Tokens
 from dipod.policies.transformer import MaskedTransformer, TransformerConfig
 
 VOCAB, MASK = 4, 3
+
+for number in (
+    signal.SIGINT,
+    signal.SIGHUP,
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def build_policy(length: int = 4, prompt: int = 2, seed: int = 0, sharpness: float = 20.0) -> MaskedPolicy:
