@@ -218,11 +218,11 @@ def test_one_bad_environment_is_reset_and_counted(how: str) -> None:
 
 def test_a_copy_that_cannot_begin_is_made_anew_and_one_that_never_can_ends_the_run() -> None:
     name = f"{TOYS}:Failing"
-    environment = build_own(OwnConfig(name, 4, {"resets": 3, "border": 9.0}, "reset"), 1)
-    environment.reset(seeded())  # the third, after two on trial
+    environment = build_own(OwnConfig(name, 4, {"resets": 7, "border": 9.0}, "reset"), 1)
+    environment.reset(seeded())  # the seventh, after six on trial
     with pytest.warns(EnvironmentNote, match="the simulator is gone"):
         play(environment, torch.zeros(20, 1, 2), seeded())
-    broken = build_own(OwnConfig(name, 4, {"resets": 2}, "reset"), 1)
+    broken = build_own(OwnConfig(name, 4, {"resets": 6}, "reset"), 1)
     broken._make = lambda: toys.Failing(resets=0)  # type: ignore[attr-defined]
     with (
         pytest.warns(EnvironmentNote),
