@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dipod.errors import UserError
-from dipod.files import replacing_folder, write_json
+from dipod.files import replacing_folder, resume_command, write_json
 from dipod.guard import require_finite
 from dipod.policies.hf_masked import HFMasked
 from dipod.policies.hub import load_weights, save_weights
@@ -186,7 +186,7 @@ def refuse_engine(folder: Path) -> None:
     parts = engine_parts(folder)
     if parts:
         launch = f"accelerate launch --config_file $(dipod recipes --launch zero2) --num_processes {parts}"
-        how = f"go on with `{launch} -m dipod train --resume {folder.parent.parent}`"
+        how = f"go on with `{launch} -m {resume_command(folder.parent.parent)}`"
         mend = f"{parts} processes wrote it under DeepSpeed, whose files alone hold the optimiser's state; {how}"
         raise UserError("checkpoint", str(folder), mend)
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import tempfile
@@ -175,3 +176,8 @@ def make_folder(path: Path, field: str = "out") -> Path:
         reason = error.strerror or type(error).__name__
         raise UserError(field, str(path), f"choose a folder that can be written ({reason})") from error
     return path
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run in a folder, as a shell takes it."""
+    return f"dipod train --resume {shlex.quote(str(folder))}"

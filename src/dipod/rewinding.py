@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Mapping
 from math import isfinite
@@ -14,7 +13,7 @@ from typing import Any
 from dipod import runs
 from dipod.checkpoints import STATE_FILE, steps_of
 from dipod.errors import UserError, require
-from dipod.files import write_text
+from dipod.files import resume_command, write_text
 from dipod.guard import RATE, NotFinite
 from dipod.locks import hold
 from dipod.recipes import AnyConfig, load, overlay, to_yaml
@@ -107,7 +106,7 @@ def advice(folder: Path, config: AnyConfig, error: NotFinite) -> str:
     partial = steps_of(folder / runs.CHECKPOINTS / runs.PRETRAINING)
     sick = any(number > step for number in found) or any(not _healthy(_state(p), limit) for p in partial.values())
     back = f" --from {step}" if sick else ""
-    command = f"dipod train --resume {shlex.quote(str(folder))}{back} --{error.rate} {_lower(config, error.rate):g}"
+    command = f"{resume_command(folder)}{back} --{error.rate} {_lower(config, error.rate):g}"
     if not step:
         return f"no later state is healthy; begin again with `{command}`" if sick else f"go on with `{command}`"
     state = states[step]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -25,7 +24,7 @@ from dipod.control.build import build_control_trainer
 from dipod.control.config import ControlConfig
 from dipod.control.trainer import ControlTrainer
 from dipod.errors import RewardFailed, UserError, require
-from dipod.files import make_folder, remove_folder, sweep, write_text
+from dipod.files import make_folder, remove_folder, resume_command, sweep, write_text
 from dipod.guard import largest
 from dipod.locks import hold
 from dipod.loop import Metrics
@@ -100,7 +99,7 @@ def create(folder: Path, config: AnyConfig) -> None:
 def refuse_old(folder: Path) -> None:
     """Raise `UserError` if a folder holds a run."""
     if (folder / CONFIG).exists():
-        mend = f"it holds a run already; choose another or `dipod train --resume {shlex.quote(str(folder))}`"
+        mend = f"it holds a run already; choose another or `{resume_command(folder)}`"
         raise UserError("out", str(folder), mend)
 
 
@@ -147,7 +146,7 @@ def last_checkpoint(folder: Path) -> Path:
     """
     found = latest_checkpoint(folder / CHECKPOINTS)
     if found is None:
-        raise UserError("run", str(folder), f"it has no checkpoint yet; go on with `dipod train --resume {folder}`")
+        raise UserError("run", str(folder), f"it has no checkpoint yet; go on with `{resume_command(folder)}`")
     return found
 
 
@@ -301,7 +300,7 @@ def _kept_if_rewards_fail(trainer: Trainer | ControlTrainer, folder: Path) -> It
         if not (isinstance(trainer, Trainer) and trainer.intact):
             raise
         save(folder / CHECKPOINTS / f"step-{trainer.state.step}", trainer)
-        mend = f"{error.mend}; step {trainer.state.step} is saved, go on with `dipod train --resume {folder}`"
+        mend = f"{error.mend}; step {trainer.state.step} is saved, go on with `{resume_command(folder)}`"
         raise RewardFailed(error.field, error.value, mend) from error
 
 

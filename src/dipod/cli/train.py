@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from dipod.cli import terminal
 from dipod.cli.progress import Display, facts
 from dipod.control.config import ControlConfig
 from dipod.errors import UserError, require
-from dipod.files import file_error
+from dipod.files import file_error, resume_command
 from dipod.guard import NotFinite
 from dipod.launch import HELP as MORE
 from dipod.launch import said_count
@@ -117,20 +116,15 @@ def _told(error: BaseException, folder: Path, config: AnyConfig, begun: bool) ->
     if isinstance(error, NotFinite):
         return NotFinite(error.field, error.value, advice(folder, config, error))
     if isinstance(error, Interrupted):
-        return Interrupted(f"saved; go on with `{again(folder)}`")
+        return Interrupted(f"saved; go on with `{resume_command(folder)}`")
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted(f"stopped at once; {runs.kept(folder)}; go on with `{again(folder)}`")
+        return Interrupted(f"stopped at once; {runs.kept(folder)}; go on with `{resume_command(folder)}`")
     if begun and first():
         runs.discard_start(folder)
     if isinstance(error, OSError):
-        mend = f"{runs.kept(folder)}; mend that, then go on with `{again(folder)}`" if folder.exists() else ""
+        mend = f"{runs.kept(folder)}; mend that, then go on with `{resume_command(folder)}`" if folder.exists() else ""
         return file_error(error, "run", str(folder), mend)
     return error
-
-
-def again(folder: Path) -> str:
-    """The command that goes on with a run."""
-    return f"dipod train --resume {shlex.quote(str(folder))}"
 
 
 def _plan(arguments: argparse.Namespace) -> None:
